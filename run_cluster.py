@@ -1,0 +1,133 @@
+"""The command line of zoo_ray: `python run_cluster.py --help`."""
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.markup import escape
+
+from zoo_ray.config import RunConfig, read_config
+from zoo_ray.errors import UserError
+
+STARTED = time.time()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (2: something outside the program is wrong)."""
+    arguments = _parser().parse_args(argv)
+    people = Console(stderr=True)
+    logging.basicConfig(
+        level="WARNING",
+        format="%(message)s",
+        handlers=[RichHandler(console=people, show_time=False, show_path=False)],
+    )
+    try:
+        config = read_config(arguments.config, overrides=_overrides(arguments))
+        result: int = arguments.command(arguments, config, people)
+        return result
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it ended", file=sys.stderr)
+        return 130
+
+
+def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:
+    """Grow a zoo, then show its table and its picture."""
+    from zoo_ray.report.live import Live
+    from zoo_ray.report.tables import result_table
+    from zoo_ray.run import grow
+
+    name = arguments.name or Path(arguments.config).stem
+    with Live(people) as live:
+        result = grow(
+            config,
+            name=name,
+            address=arguments.address,
+            on_progress=live.update,
+            started=STARTED,
+        )
+    out = people if arguments.json else Console()
+    out.print(result_table(result.growth, title=name))
+    out.print(
+        f"{result.fitted} members fitted, {result.read} read from the store, "
+        f"in {result.wall_s:.1f} s\nfigure: {escape(result.figure)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if arguments.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    return 0
+
+
+def check(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:
+    """Show what a run would do, without fitting anything."""
+    from zoo_ray.report.check import check_report
+    from zoo_ray.run import plan_run
+
+    offer = None
+    if arguments.address is not None:
+        from zoo_ray.cluster.session import cluster_offer, connect
+
+        connect(arguments.address)
+        offer = cluster_offer()
+    plan = plan_run(config, offer=offer)
+    report = check_report(plan)
+    (people if arguments.json else Console()).print(report.text)
+    if arguments.json:
+        print(json.dumps(report.values, allow_nan=False))
+    return 0
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    overrides = list(arguments.set)
+    if arguments.workers is not None:
+        overrides.append(f"workers.count={arguments.workers}")
+    if arguments.store is not None:
+        # Quoted, since an address may look like anything to YAML.
+        overrides.append(f"store={json.dumps(arguments.store)}")
+    return overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run_cluster.py",
+        description="Grow a Model Zoo: an ensemble that learns a stream of tasks, on Ray.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("config", metavar="CONFIG", help="a YAML file, as configs/quickstart.yaml")
+    common.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the configuration, as in zoo.tasks_per_member=2",
+    )
+    common.add_argument("--workers", metavar="N", help="short for --set workers.count=N")
+    common.add_argument("--store", metavar="URI", help="short for --set store=URI")
+    common.add_argument(
+        "--address", help="of a Ray cluster (auto: the one of this machine); else a local Ray"
+    )
+    common.add_argument(
+        "--json", action="store_true", help="one JSON object as the last line of stdout"
+    )
+    trainer = commands.add_parser("train", parents=[common], help="grow a zoo, or go on with it")
+    trainer.add_argument("--name", help="of the run in the store (the configuration's file name)")
+    trainer.set_defaults(command=train)
+    checker = commands.add_parser(
+        "check", parents=[common], help="show what a run would do, without fitting"
+    )
+    checker.set_defaults(command=check)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""CIFAR's own format: pickled batches of flat images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo_ray.benchmarks.source import Source, Split
+from zoo_ray.benchmarks.unpickle import load_pickle
+from zoo_ray.errors import UserError
+from zoo_ray.task import Images, Labels
+
+CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+CIFAR10_TEST = ("test_batch",)
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_SHAPE = (3, 32, 32)
+
+
+def read_cifar(
+    folder: Path,
+    *,
+    train: Sequence[str],
+    test: Sequence[str],
+    label_key: str,
+    class_names: tuple[str, ...],
+) -> Source:
+    """Read batches of 32x32 colour images.
+
+    Args:
+        folder: where the batches lie.
+        train, test: names of the files of each split, in order.
+        label_key: key of a batch's labels: `labels`, or `fine_labels` in CIFAR-100.
+        class_names: names by class number.
+
+    Raises:
+        UserError: a batch is missing, unreadable, not what CIFAR's batches are, or not safe.
+    """
+    classes = len(class_names)
+    return Source(
+        class_names=class_names,
+        train=_read_split([folder / name for name in train], label_key, classes),
+        test=_read_split([folder / name for name in test], label_key, classes),
+    )
+
+
+def _read_split(paths: Sequence[Path], label_key: str, classes: int) -> Split:
+    batches = [_read_batch(path, label_key, classes) for path in paths]
+    return Split.of_arrays(
+        np.concatenate([images for images, _ in batches]),
+        np.concatenate([labels for _, labels in batches]),
+    )
+
+
+def _read_batch(path: Path, label_key: str, classes: int) -> tuple[Images, Labels]:
+    batch = load_pickle(path)
+    images, labels = _value(batch, "data"), _value(batch, label_key)
+    pixels = int(np.prod(_SHAPE))
+    if not (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.ndim == 2
+        and images.shape[1] == pixels
+    ):
+        raise _not_a_batch(path, f"its 'data' is no uint8 array of shape (images, {pixels})")
+    if not (isinstance(labels, list) and all(type(label) is int for label in labels)):
+        raise _not_a_batch(path, f"its {label_key!r} is no list of integers")
+    if len(labels) != len(images):
+        raise _not_a_batch(path, f"{len(images)} images, but {len(labels)} labels")
+    wrong = [label for label in labels if not 0 <= label < classes]
+    if wrong:
+        raise _not_a_batch(path, f"label {wrong[0]} is not among 0 to {classes - 1}")
+    planes = np.asarray(images).reshape(-1, *_SHAPE)
+    return planes.transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)
+
+
+def _value(batch: Any, key: str) -> Any:
+    """A batch's value; keys are bytes where Python 2 wrote the batch."""
+    if not isinstance(batch, dict):
+        return None
+    return batch.get(key.encode(), batch.get(key))
+
+
+def _not_a_batch(path: Path, why: str) -> UserError:
+    return UserError(f"{path}: not a batch of CIFAR images ({why}); delete it and fetch it again")

@@ -1,0 +1,122 @@
+"""The data sets that a configuration can name."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zoo_ray.benchmarks.cifar import CIFAR10_CLASSES, CIFAR10_TEST, CIFAR10_TRAIN, read_cifar
+from zoo_ray.benchmarks.digits import read_digits
+from zoo_ray.benchmarks.download import download_cifar10, download_fashion_mnist
+from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
+from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.parquet import read_parquet
+from zoo_ray.benchmarks.source import Source
+from zoo_ray.config import BenchmarkConfig
+from zoo_ray.errors import UserError
+
+_FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+def open_source(config: BenchmarkConfig) -> Source:
+    """Open the data set that `config.dataset` names, downloading it where that is possible.
+
+    Raises:
+        UserError: no such data set, or its files are missing or damaged.
+    """
+    try:
+        if config.dataset in _NAMED:
+            return _NAMED[config.dataset](config)
+        kind, colon, path = config.dataset.partition(":")
+        if colon and kind in _READERS:
+            return _READERS[kind](_folder(config.dataset, path), config)
+    except OSError as error:
+        why = printable(f"{error.strerror}: {error.filename}", limit=200)
+        raise UserError(
+            f"benchmark.dataset = {printable(config.dataset, limit=200)}: cannot be read ({why}); "
+            "check the path and its permissions"
+        ) from None
+    raise UserError(
+        f"benchmark.dataset = {printable(config.dataset)}: no such data set; allowed are "
+        f"{', '.join(_NAMED)}, {', '.join(f'{kind}:PATH' for kind in _READERS)}"
+    )
+
+
+def _folder(dataset: str, path: str) -> Path:
+    shown = printable(dataset, limit=200)
+    if not path.strip():
+        raise UserError(
+            f"benchmark.dataset = {shown}: the path is empty; give the folder of the files, as in "
+            f"{shown.rstrip()}data/my_images"
+        )
+    folder = _expanded(path, shown)
+    if not folder.is_dir():
+        raise UserError(
+            f"benchmark.dataset = {shown}: no such folder; give the folder that holds the files, "
+            f"absolute or relative to {Path.cwd()}"
+        )
+    return folder
+
+
+def _expanded(path: str, shown: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{shown}: {error}; write the path out in full") from None
+
+
+def _digits(_: BenchmarkConfig) -> Source:
+    return read_digits()
+
+
+def _fashion_mnist(config: BenchmarkConfig) -> Source:
+    folder = _expanded(config.data_dir, "benchmark.data_dir") / "FashionMNIST" / "raw"
+    if not idx_files_exist(folder):
+        download_fashion_mnist(folder)
+    return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
+
+
+def _cifar10(config: BenchmarkConfig) -> Source:
+    folder = _expanded(config.data_dir, "benchmark.data_dir") / "cifar-10-batches-py"
+    if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
+        download_cifar10(folder)
+    return read_cifar(
+        folder,
+        train=CIFAR10_TRAIN,
+        test=CIFAR10_TEST,
+        label_key="labels",
+        class_names=CIFAR10_CLASSES,
+    )
+
+
+def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
+    return read_parquet(
+        folder,
+        wanted={label for classes in config.tasks for label in classes},
+        image_column=config.image_column,
+        label_column=config.label_column,
+    )
+
+
+def _idx(folder: Path, _: BenchmarkConfig) -> Source:
+    return read_idx(folder)
+
+
+_NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
+    "digits": _digits,
+    "fashion_mnist": _fashion_mnist,
+    "cifar10": _cifar10,
+}
+_READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
+    "parquet": _parquet,
+    "idx": _idx,
+}

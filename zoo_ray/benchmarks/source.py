@@ -1,0 +1,61 @@
+"""A labelled image data set with a train and a test split, before it is cut into tasks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo_ray.errors import UserError
+from zoo_ray.task import Images, Labels
+
+Rows = npt.NDArray[np.intp]
+
+# Far above any data set there is; below it, a list of names by number stays small.
+MAX_CLASSES = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The samples of one split, in stored order.
+
+    Attributes:
+        labels: int64, shape (samples,): class numbers.
+        read: the images of the given rows: a new uint8 array, shape (rows, height, width,
+            channels), C-contiguous. Encoded images are decoded here, so only those that a task
+            wants ever are.
+    """
+
+    labels: Labels
+    read: Callable[[Rows], Images]
+
+    @classmethod
+    def of_arrays(cls, images: Images, labels: Labels) -> "Split":
+        """A split whose images are at hand, shape (samples, height, width, channels)."""
+        return cls(labels=labels, read=lambda rows: np.ascontiguousarray(images[rows]))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set: what each class is called, and the train and test splits."""
+
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+
+
+def numbered_classes(*splits: Labels) -> tuple[str, ...]:
+    """Class numbers as names, up to the largest label: for data sets that name no classes."""
+    highest = max((int(labels.max()) for labels in splits if len(labels)), default=-1)
+    return tuple(str(number) for number in range(highest + 1))
+
+
+def check_labels(labels: npt.NDArray[np.integer], *, classes: int, where: str) -> Labels:
+    """The labels as int64, or a UserError that names the first one outside 0 .. classes - 1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        raise UserError(
+            f"{where}: row {wrong[0]} has label {labels[wrong[0]]}, allowed is 0 to {classes - 1}; "
+            "the file belongs to another data set or is damaged"
+        )
+    return labels.astype(np.int64)

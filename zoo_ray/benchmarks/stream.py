@@ -1,0 +1,121 @@
+"""A data set and a configuration -> an ordered stream of tasks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from zoo_ray.benchmarks.datasets import open_source
+from zoo_ray.benchmarks.names import printable, task_name, unique
+from zoo_ray.benchmarks.source import Rows, Source
+from zoo_ray.config import BenchmarkConfig
+from zoo_ray.errors import UserError
+from zoo_ray.task import Labels, Part, Task
+
+# Keys the generator that chooses validation samples. Another number is another benchmark.
+_VALIDATION_KEY = 0x7A6F6F5F726179
+
+
+def load_stream(config: BenchmarkConfig) -> list[Task]:
+    """Read a benchmark's data set and cut it into tasks, in the order in which they arrive.
+
+    Samples keep the order in which the data set stores them. The result depends on the
+    configuration and the files alone: no seed of a run reaches it.
+
+    Raises:
+        UserError: no such data set; files missing or damaged; a class without samples.
+    """
+    source = open_source(config)
+    # All cuts come before all images: what is wrong shows before the work of decoding.
+    cuts = [_cut(source, config, position) for position in range(len(config.tasks))]
+    names = unique(
+        task_name([source.class_names[label] for label in classes]) for classes in config.tasks
+    )
+    return [
+        _task(source, classes, cut, name=name)
+        for classes, cut, name in zip(config.tasks, cuts, names, strict=True)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """A task's rows: train and validation in the train split, test in the test split."""
+
+    train: Rows
+    validation: Rows
+    test: Rows
+
+
+def _cut(source: Source, config: BenchmarkConfig, position: int) -> _Cut:
+    """Choose a task's rows, or raise a UserError that says which class cannot be had."""
+    classes = config.tasks[position]
+    dataset = printable(config.dataset, limit=200)
+    known = len(source.class_names)
+    unknown = [label for label in classes if not 0 <= label < known]
+    if unknown:
+        allowed = f"has the classes 0 to {known - 1}" if known else "has no classes"
+        raise UserError(
+            f"benchmark.tasks: task {position + 1} names class {printable(str(unknown[0]))}, but "
+            f"{dataset} {allowed}; name classes that it has"
+        )
+    for split_name, split in (("training", source.train), ("test", source.test)):
+        empty = np.flatnonzero(~np.isin(classes, split.labels))
+        if len(empty):
+            label = classes[empty[0]]
+            raise UserError(
+                f"benchmark.tasks: task {position + 1} names class {label} "
+                f"({source.class_names[label]}), of which {dataset} "
+                f"has no {split_name} samples; leave the class out"
+            )
+    train = np.flatnonzero(np.isin(source.train.labels, classes))
+    validation = np.sort(
+        np.concatenate([_validation_rows(source, config.validation, label) for label in classes])
+    )
+    return _Cut(
+        train=np.setdiff1d(train, validation, assume_unique=True),
+        validation=validation,
+        test=np.flatnonzero(np.isin(source.test.labels, classes)),
+    )
+
+
+def _validation_rows(source: Source, share: float, label: int) -> Rows:
+    """The rows of a class that are set aside, the same in every run and in every task."""
+    rows = np.flatnonzero(source.train.labels == label)
+    if share == 0:
+        return rows[:0]
+    if len(rows) == 1:
+        raise UserError(
+            f"benchmark.validation = {share}: class {label} ({source.class_names[label]}) has one "
+            "training sample, which cannot be split; leave the class out, or use validation: 0"
+        )
+    # As the decimal number that was written: 0.29 of 100 is 29, which floats make 28.
+    chosen = max(int(Fraction(str(share)) * len(rows)), 1)
+    # Raw bits and a stable sort are the same in every numpy; Generator's methods need not be.
+    key = np.array([_VALIDATION_KEY, label], dtype=np.uint64)
+    order = np.argsort(np.random.Philox(key=key).random_raw(len(rows)), kind="stable")
+    return rows[order[:chosen]]
+
+
+def _task(source: Source, classes: Sequence[int], cut: _Cut, *, name: str) -> Task:
+    head_row = np.full(len(source.class_names), -1, dtype=np.int64)
+    head_row[classes] = np.arange(len(classes))
+
+    def labels(of: Labels, rows: Rows) -> Labels:
+        return head_row[of[rows]]
+
+    train = source.train.read(cut.train)
+    test = source.test.read(cut.test)
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError(
+            f"benchmark.tasks: the training images of task {name} have the shape "
+            f"{train.shape[1:]}, its test images {test.shape[1:]}; make them equal in the data set"
+        )
+    validation = source.train.read(cut.validation) if len(cut.validation) else train[:0]
+    return Task(
+        name=name,
+        classes=tuple(source.class_names[label] for label in classes),
+        train=Part(train, labels(source.train.labels, cut.train)),
+        validation=Part(validation, labels(source.train.labels, cut.validation)),
+        test=Part(test, labels(source.test.labels, cut.test)),
+    )

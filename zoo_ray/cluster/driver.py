@@ -1,0 +1,202 @@
+"""The driver: the actor that holds the zoo's state and leases specs to workers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo_ray.cluster.leases import Leases
+from zoo_ray.cluster.plan import WorkerPlan
+from zoo_ray.errors import UserError
+from zoo_ray.members.member import FitProgress
+from zoo_ray.members.spec import Recipe
+from zoo_ray.progress import FitState, Grown, Progress, Work
+from zoo_ray.replay import deliver, read_stored
+from zoo_ray.store import Store
+from zoo_ray.task import TaskLabels
+from zoo_ray.zoo.growth import Growth, Wanted
+from zoo_ray.zoo.schedule import Rules
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a driver is told.
+
+    Attributes:
+        run: name of the run.
+        store: address of the store.
+        tasks: the stream, without images.
+        images: references to the tasks with their images, in Ray's object store, in stream order.
+        rules, recipe: of the zoo.
+        workers: the group to start.
+    """
+
+    run: str
+    store: str
+    tasks: Sequence[TaskLabels]
+    images: Sequence[Any]
+    rules: Rules
+    recipe: Recipe
+    workers: WorkerPlan
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a driver's work ended; `error` is a line for people, or None."""
+
+    grown: Grown
+    error: str | None
+
+
+class Driver:
+    """Grows a zoo with a group of workers that pull specs.
+
+    It keeps nothing that the store and its job cannot rebuild: restarted, it reads the store and
+    goes on. Store I/O runs in threads, so that it always answers.
+    """
+
+    def __init__(self) -> None:
+        # No arguments: those of an actor that restarts would have to outlive its creator.
+        self._started = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._advancing = asyncio.Lock()
+        self._running: asyncio.Task[Outcome] | None = None
+
+    def _begin(self, job: Job) -> None:
+        self._job = job
+        self._store = Store(job.store)
+        self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
+        self._leases = Leases()
+        self._looked_up: set[str] = set()
+        self._fit_progress: dict[str, FitProgress] = {}
+        self._work: Work | None = None
+        self._fitted: set[str] = set()
+        self._first_fit: float | None = None
+        self._error: str | None = None
+        self._started.set()
+
+    # ---- for the entrypoint
+
+    async def run(self, job: Job) -> Outcome:
+        """Grow a zoo to its end. Asked again, it waits for the same end."""
+        if self._running is None:
+            self._begin(job)
+            self._running = asyncio.create_task(self._run())
+        return await asyncio.shield(self._running)
+
+    async def progress(self) -> Progress | None:
+        """How far the run is; None while the store is still being read."""
+        if not self._started.is_set() or self._work is None:
+            return None
+        fits = tuple(
+            FitState.of(
+                wanted,
+                self._growth,
+                worker=f"worker {rank}",
+                progress=self._fit_progress.get(wanted.spec.digest),
+            )
+            for rank, wanted in self._leases.held().items()
+        )
+        return self._work.progress(fitted=len(self._fitted), fits=fits)
+
+    # ---- for workers
+
+    async def lease(self, rank: int, worker: str) -> Wanted | None:
+        """The spec that a worker is to fit next; waits for one, and is None when all is over.
+
+        Args:
+            rank: of the worker in its group.
+            worker: unique to the worker's process.
+        """
+        await self._started.wait()
+        while not self._over():
+            wanted = self._leases.take(rank=rank, worker=worker)
+            if lost := self._leases.lost_too_often():
+                await self._end(f"{lost.name}: the worker died each time it was fitted")
+            elif wanted is not None:
+                self._first_fit = self._first_fit or time.time()
+                return wanted
+            else:
+                async with self._changed:
+                    await self._changed.wait()
+        return None
+
+    async def report(self, digest: str, progress: FitProgress) -> None:
+        """Note how far a fit is."""
+        await self._started.wait()
+        self._fit_progress[digest] = progress
+
+    async def published(self, digest: str) -> None:
+        """Fold in a member that a worker has published."""
+        await self._started.wait()
+        self._fitted.add(digest)
+        self._leases.end(digest)
+        self._fit_progress.pop(digest, None)
+        if await self._deliver(digest):
+            await self._advance()
+        elif not self._over():
+            await self._end(
+                f"store {self._store.address}: a member that a worker published cannot be read; "
+                "all nodes must see the same store: give a shared folder with --store"
+            )
+
+    async def failed(self, digest: str, message: str) -> None:
+        """End the run, since a fit has no usable result."""
+        await self._started.wait()
+        names = [wanted.name for wanted in self._growth.wanted() if wanted.spec.digest == digest]
+        await self._end(": ".join([*names, message]))
+
+    # ---- within
+
+    def _over(self) -> bool:
+        return self._growth.finished or self._error is not None
+
+    async def _run(self) -> Outcome:
+        await self._advance()
+        self._work = Work(self._growth)
+        if not self._over():
+            group = asyncio.create_task(self._fit_with_workers())
+            async with self._changed:
+                await self._changed.wait_for(self._over)
+            # The workers are told that all is over when they ask next; idle ones ask at once.
+            await asyncio.wait({group}, timeout=30)
+        return Outcome(
+            grown=Grown(fitted=len(self._fitted), first_fit=self._first_fit), error=self._error
+        )
+
+    async def _fit_with_workers(self) -> None:
+        import ray
+
+        from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
+
+        this_actor = ray.get_runtime_context().current_actor
+        problem = await asyncio.to_thread(run_group, self._job, this_actor)
+        if not self._over():
+            await self._end(f"the workers ended: {problem or 'nothing is known of why'}")
+
+    async def _advance(self) -> None:
+        """Look up each newly wanted member in the store; offer those that are not there."""
+        async with self._advancing:
+            while new := [w for w in self._growth.wanted() if w.spec.digest not in self._looked_up]:
+                for wanted in new:
+                    digest = wanted.spec.digest
+                    self._looked_up.add(digest)
+                    if not await self._deliver(digest):
+                        self._leases.offer(wanted)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _deliver(self, digest: str) -> bool:
+        try:
+            stored = await asyncio.to_thread(read_stored, self._store, digest)
+        except UserError as error:
+            await self._end(str(error))
+            return False
+        # Here and not in the thread: the zoo is only ever touched by the event loop.
+        return deliver(self._growth, self._store, digest, stored)
+
+    async def _end(self, error: str) -> None:
+        self._error = self._error or error
+        async with self._changed:
+            self._changed.notify_all()

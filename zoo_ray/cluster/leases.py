@@ -1,0 +1,74 @@
+"""Which worker fits what: a state machine without Ray, clock or I/O."""
+
+from dataclasses import dataclass, field
+
+from zoo_ray.zoo.growth import Wanted
+
+MAX_LOST_FITS = 3
+"""A spec whose worker died so often is not given to another."""
+
+
+@dataclass
+class _Worker:
+    id: str
+    lease: Wanted | None = None
+
+
+@dataclass
+class Leases:
+    """Specs wait in the order in which they were offered; a worker holds one at a time."""
+
+    _waiting: dict[str, Wanted] = field(default_factory=dict)
+    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _lost: dict[str, int] = field(default_factory=dict)
+
+    def offer(self, wanted: Wanted) -> None:
+        """Add a spec to those that wait for a worker."""
+        self._waiting[wanted.spec.digest] = wanted
+
+    def take(self, *, rank: int, worker: str) -> Wanted | None:
+        """The spec that a worker is to fit next; None if none waits.
+
+        A worker that asks again without having delivered is told again what it holds. A worker
+        that is new at its rank took the place of a dead one, whose spec goes to whoever asks next.
+
+        Args:
+            rank: of the worker in its group.
+            worker: unique to its process.
+        """
+        present = self._workers.get(rank)
+        if present is None or present.id != worker:
+            present = self._replace(rank, worker)
+        if present.lease is None and self._waiting:
+            present.lease = self._waiting.pop(next(iter(self._waiting)))
+        return present.lease
+
+    def end(self, digest: str) -> None:
+        """Forget a spec, whoever holds it: it was fitted, or is not wanted any more."""
+        self._waiting.pop(digest, None)
+        for worker in self._workers.values():
+            if worker.lease is not None and worker.lease.spec.digest == digest:
+                worker.lease = None
+
+    def held(self) -> dict[int, Wanted]:
+        """What each rank is fitting."""
+        return {
+            rank: worker.lease
+            for rank, worker in sorted(self._workers.items())
+            if worker.lease is not None
+        }
+
+    def lost_too_often(self) -> Wanted | None:
+        """A waiting spec that has cost too many workers, if there is one."""
+        return next(
+            (w for d, w in self._waiting.items() if self._lost.get(d, 0) >= MAX_LOST_FITS), None
+        )
+
+    def _replace(self, rank: int, worker: str) -> _Worker:
+        before = self._workers.get(rank)
+        if before is not None and before.lease is not None:
+            digest = before.lease.spec.digest
+            self._lost[digest] = self._lost.get(digest, 0) + 1
+            self._waiting = {digest: before.lease, **self._waiting}
+        self._workers[rank] = _Worker(worker)
+        return self._workers[rank]

@@ -1,0 +1,184 @@
+"""The entrypoint's side of Ray: join or start it, put the images there, watch the driver."""
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorUnavailableError, GetTimeoutError
+
+from zoo_ray.cluster.driver import Driver, Job, Outcome
+from zoo_ray.cluster.plan import Offer, WorkerPlan
+from zoo_ray.errors import UserError
+from zoo_ray.members.spec import Recipe
+from zoo_ray.progress import Grown, Progress
+from zoo_ray.task import Task
+from zoo_ray.zoo.schedule import Rules
+
+NAMESPACE = "zoo_ray"
+DRIVER_AWAY_S = 60.0
+_POLL_S = 0.5
+
+
+def connect(address: str) -> None:
+    """Join a Ray cluster.
+
+    Args:
+        address: as `ray.init` takes it; `auto` finds the cluster that this machine belongs to.
+
+    Raises:
+        UserError: there is no such cluster.
+    """
+    if ray.is_initialized():
+        return
+    _quiet()
+    try:
+        ray.init(
+            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); "
+            "start one with `ray start --head`, or leave --address out"
+        ) from None
+
+
+def cluster_offer() -> Offer:
+    """What the joined cluster has to give."""
+    free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    launchable = _launchable_resources()
+    return Offer(
+        where="the cluster",
+        cpus=free.get("CPU", 0.0),
+        gpus=free.get("GPU", 0.0),
+        max_cpus=max(total.get("CPU", 0.0), launchable.get("CPU", 0.0)),
+        max_gpus=max(total.get("GPU", 0.0), launchable.get("GPU", 0.0)),
+    )
+
+
+def grow_on_ray(
+    *,
+    run: str,
+    store_address: str,
+    tasks: Sequence[Task],
+    rules: Rules,
+    recipe: Recipe,
+    workers: WorkerPlan,
+    on_progress: Callable[[Progress], None],
+) -> Grown:
+    """Grow a zoo on the joined cluster, or on a local Ray that lives as long as this call.
+
+    The members are in the store afterwards; this process reads them from there.
+
+    Args:
+        run: name of the run.
+        store_address: of the store, which every node must see.
+        tasks: the stream; the images reach each node once.
+        rules, recipe: of the zoo.
+        workers: the group that fits.
+        on_progress: called about twice a second.
+
+    Raises:
+        UserError: a fit failed, the workers ended early, or another command grows this run.
+    """
+    with _ray():
+        images = [ray.put(task) for task in tasks]
+        job = Job(
+            run=run,
+            store=store_address,
+            tasks=[task.without_images() for task in tasks],
+            images=images,
+            rules=rules,
+            recipe=recipe,
+            workers=workers,
+        )
+        outcome = _watch(_start_driver(job), job, on_progress)
+    if outcome.error:
+        raise UserError(outcome.error)
+    return outcome.grown
+
+
+@contextlib.contextmanager
+def _ray() -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    _quiet()
+    ray.init(
+        num_cpus=len(os.sched_getaffinity(0)),
+        namespace=NAMESPACE,
+        include_dashboard=True,  # Ray Train's clean-up of reserved CPUs and GPUs asks it
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    """Keep Ray's own reports off the terminal, and its usage statistics at home."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+    logging.getLogger("ray").setLevel("ERROR")
+
+
+def _start_driver(job: Job) -> Any:
+    # One driver for a run in a store, whoever asks.
+    key = hashlib.sha256(f"{job.store}\n{job.run}".encode()).hexdigest()[:16]
+    options = {
+        "name": f"driver-{key}",
+        "namespace": NAMESPACE,
+        "num_cpus": 0,
+        "resources": {"node:__internal_head__": 0.001},
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": 10_000,  # every idle worker waits in a call
+    }
+    try:
+        return ray.remote(Driver).options(**options).remote()
+    except ValueError:
+        raise UserError(
+            f"--name {job.run}: another command is growing this run on this cluster; wait for it, "
+            "or give another --name"
+        ) from None
+
+
+def _watch(driver: Any, job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
+    """Wait for the driver's end; a driver that restarts is told its job again."""
+    away_since: float | None = None
+    while True:
+        try:
+            end = driver.run.remote(job)
+            while not ray.wait([end], timeout=_POLL_S)[0]:
+                with contextlib.suppress(GetTimeoutError):
+                    progress = ray.get(driver.progress.remote(), timeout=10 * _POLL_S)
+                    away_since = None
+                    if progress is not None:
+                        on_progress(progress)
+            outcome: Outcome = ray.get(end)
+            on_progress(ray.get(driver.progress.remote()))
+            return outcome
+        except ActorUnavailableError:
+            away_since = away_since or time.monotonic()
+            if time.monotonic() - away_since > DRIVER_AWAY_S:
+                raise UserError(
+                    "the driver does not come back; the same command goes on where it ended"
+                ) from None
+            time.sleep(_POLL_S)
+
+
+def _launchable_resources() -> dict[str, float]:
+    """What the cluster's autoscaler may launch in all; empty where there is no autoscaler."""
+    with contextlib.suppress(Exception):
+        from ray._private.state import state
+
+        return dict(state.get_max_resources_from_cluster_config() or {})
+    return {}

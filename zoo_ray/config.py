@@ -1,0 +1,253 @@
+"""What a run is: read from YAML, overridden from the command line, validated at the door."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zoo_ray.errors import UserError
+
+Auto = Literal["auto"]
+PositiveInt = Annotated[int, Field(ge=1, strict=True)]
+# Every number of a configuration is bounded: a value past these is a slip of the finger, and would
+# otherwise surface much later as an overflow or as a fit that never ends.
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BenchmarkConfig(_Section):
+    """A data set and how it is cut into an ordered stream of tasks."""
+
+    dataset: str = Field(min_length=1)
+    """`digits`, `fashion_mnist`, `cifar10`, `parquet:PATH` or `idx:PATH`."""
+    tasks: list[Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]] = (
+        Field(min_length=1)
+    )
+    """Class numbers of each task, in the order in which the tasks arrive."""
+    validation: Fraction = 0.0
+    """Share of each class's training samples set aside as the task's validation part."""
+    data_dir: str = Field(default="data", min_length=1)
+    """Where torchvision keeps the data sets that it downloads."""
+    image_column: str | None = None
+    """Image column of a Parquet data set; found by its type if not given."""
+    label_column: str | None = None
+    """Label column of a Parquet data set; found by its type if not given."""
+
+    @field_validator("tasks")
+    @classmethod
+    def _classes_are_distinct(cls, tasks: list[list[int]]) -> list[list[int]]:
+        for position, classes in enumerate(tasks):
+            twice = sorted({label for label in classes if classes.count(label) > 1})
+            if twice:
+                raise ValueError(
+                    f"task {position + 1} names class {twice[0]} twice; once is enough"
+                )
+        return tasks
+
+
+class RecipeConfig(_Section):
+    """How a member is fitted."""
+
+    network: Literal["small_conv"] = "small_conv"
+    epochs: Count = 5
+    batch: Count = 16
+    lr: float = Field(default=0.01, gt=0, le=1e6)
+    """Initial learning rate of the cosine schedule (per step, to 0)."""
+    l2: float = Field(default=1e-5, ge=0, le=1e6)
+    """L2 penalty (weight decay), on all parameters."""
+    augment: bool | Auto = "auto"
+    """Random crops with zero padding 4; `auto`: unless there is just one epoch."""
+    flip: bool | Auto = "auto"
+    """Random horizontal flips beside the crops; `auto`: for colour images."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on GPUs, and on processors with bfloat16 arithmetic; else float32."""
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
+    """Torch threads of a fit; part of what decides its bits."""
+
+    @model_validator(mode="after")
+    def _flips_go_with_crops(self) -> "RecipeConfig":
+        if self.flip is True and self.augment is False:
+            raise ValueError("flip: true needs augment: true or auto")
+        return self
+
+
+class ZooConfig(_Section):
+    """How the zoo grows."""
+
+    mode: Literal["continual", "isolated", "uniform"] = "continual"
+    """`continual`: past tasks drawn by boosting weights; `uniform`: with all weights 1;
+    `isolated`: none (tasks_per_member 1)."""
+    tasks_per_member: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
+    members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+
+
+class WorkersConfig(_Section):
+    """Who fits the members."""
+
+    count: Annotated[int, Field(ge=0, le=100_000, strict=True)] | Auto = "auto"
+    """Number of Ray Train workers; 0 fits in this process, one member after the other, without
+    Ray; `auto`: as many as the free GPUs, else the free CPUs, can hold."""
+    gpus: Annotated[float, Field(ge=0, le=1024)] | Auto = "auto"
+    """GPUs of one worker, whole or a fraction; `auto`: 1 where GPUs are free, else 0."""
+    cpus: Annotated[float, Field(ge=0, le=1024)] | Auto = "auto"
+    """CPUs of one worker; `auto`: one per thread of the recipe."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_fraction(cls, gpus: float | Auto) -> float | Auto:
+        if gpus != "auto" and gpus > 1 and gpus != int(gpus):
+            raise ValueError("above 1 only whole numbers of GPUs can be given to a worker")
+        return gpus
+
+
+class RunConfig(_Section):
+    """All that a run needs: the YAML file's top level."""
+
+    benchmark: BenchmarkConfig
+    recipe: RecipeConfig = RecipeConfig()
+    zoo: ZooConfig = ZooConfig()
+    workers: WorkersConfig = WorkersConfig()
+    store: str = Field(default="zoo_store", min_length=1)
+    """Where results last: a folder (later also s3:// and gs://)."""
+
+
+def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a run's configuration.
+
+    Args:
+        path: a YAML file. `benchmark` and `recipe` may each be a mapping, or the path of a YAML
+            file that holds one, relative to the file that names it.
+        overrides: `key.key=value` items that replace or add one key each; the value is YAML.
+
+    Raises:
+        UserError: a file is missing or is not YAML, or a key or value is not allowed.
+    """
+    path = Path(path)
+    raw = _read_mapping(path)
+    for section in ("benchmark", "recipe"):
+        if isinstance(raw.get(section), str):
+            raw[section] = _read_mapping(path.parent / raw[section], named_by=f"{path}: {section}")
+    for item in overrides:
+        _override(raw, item)
+    return validate_config(raw, source=str(path))
+
+
+def validate_config(raw: Mapping[str, Any], *, source: str) -> RunConfig:
+    """Check a configuration that is already a mapping; `source` names it in errors."""
+    try:
+        return RunConfig.model_validate(dict(raw))
+    except ValidationError as error:
+        raise UserError(f"{source}: {_describe(error)}") from None
+
+
+def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
+    where = f"{named_by}: {path}" if named_by else str(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file; give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{where}: cannot be read as text ({error})") from None
+    try:
+        raw = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        raise UserError(f"{where}: not valid YAML ({_first_line(error)})") from None
+    if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
+        raise UserError(f"{where}: expected a mapping of keys to values, found {_shown(raw)}")
+    return raw
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people write it: `1e-4` is a number, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            if isinstance(key_node, yaml.ScalarNode):
+                if key_node.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"key {key_node.value!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+# YAML 1.1 reads 1e-4 as a string, since it asks for a dot in the mantissa.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _override(raw: dict[str, Any], item: str) -> None:
+    key, equals, text = item.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise UserError(f"--set {item}: expected KEY=VALUE, as in zoo.tasks_per_member=2")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
+        raise UserError(
+            f"--set {item}: the value is not valid YAML ({_first_line(error)})"
+        ) from None
+    node = raw
+    for part in parts[:-1]:
+        below = node.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise UserError(f"--set {item}: {part} is {_shown(below)}, which has no keys")
+        node = below
+    node[parts[-1]] = value
+
+
+def _describe(error: ValidationError) -> str:
+    """The first problem in one line (unknown keys first: they often explain the others)."""
+    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+    problem = problems[0]
+    # Union members appear in the location as their type; people know only keys and positions.
+    location = [part for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
+    fields = _fields_at(location[:-1])
+    key = ".".join(str(part) for part in location if not _is_union_tag(part)) or "configuration"
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key}; allowed here: {', '.join(fields)}{more}"
+    if problem["type"] == "missing":
+        return f"{key} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key} = {_shown(problem['input'])}: {message}{more}"
+
+
+def _is_union_tag(part: str | int) -> bool:
+    return part in {"int", "float", "bool", "constrained-int", "constrained-float", "str"}
+
+
+def _fields_at(location: list[Any]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        model = annotation
+    return list(model.model_fields)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {error.problem}"
+    return (str(error).splitlines() or [type(error).__name__])[0]

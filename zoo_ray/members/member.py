@@ -1,0 +1,43 @@
+"""What a fit gives: a member, and on the way there, its progress."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo_ray.task import Predictions
+
+
+class FitProgress(NamedTuple):
+    """How far a fit is: epochs done (a fraction counts the present one), of how many, and the mean
+    training loss of the present epoch so far."""
+
+    epochs_done: float
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """A fitted member.
+
+    Attributes:
+        weights: parameters and buffers by name, as numpy arrays.
+        predictions: on each task of the spec, in its order.
+        epoch_losses: mean training loss of each epoch.
+        fit_s: seconds that the fit took, predictions included.
+        hardware: what it was fitted on (see `zoo_ray.members.hardware`).
+    """
+
+    weights: dict[str, npt.NDArray[Any]]
+    predictions: list[Predictions]
+    epoch_losses: list[float]
+    fit_s: float
+    hardware: dict[str, str]
+
+    def is_finite(self) -> bool:
+        """Whether every weight and every prediction is a finite number."""
+        arrays = [*self.weights.values()]
+        arrays += [array for prediction in self.predictions for array in prediction.values()]
+        return all(bool(np.isfinite(array).all()) for array in arrays)

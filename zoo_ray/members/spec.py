@@ -1,0 +1,92 @@
+"""What decides the bits of a member, and the digest that names it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+FIT_VERSION = 1
+"""Raised whenever our code changes the bits of a fit: members of other versions are not used."""
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a member is fitted, resolved: nothing in it is left to be decided.
+
+    Attributes:
+        network: name of the trunk (see `zoo_ray.networks`).
+        epochs: passes over the member's training samples.
+        batch: samples of one step; the last batch of an epoch may be smaller.
+        lr: learning rate of the first step; a cosine takes it to 0, step by step.
+        l2: L2 penalty on all parameters.
+        crop: random crops with zero padding 4.
+        flip: random horizontal flips.
+        precision: of the trunk's arithmetic; parameters, heads and losses are float32 always.
+        threads: torch threads (other numbers of threads give other bits).
+    """
+
+    network: str
+    epochs: int
+    batch: int
+    lr: float
+    l2: float
+    crop: bool
+    flip: bool
+    precision: Precision
+    threads: int
+
+
+@dataclass(frozen=True)
+class TaskShare:
+    """A task as one member sees it.
+
+    Attributes:
+        digest: the task's content digest.
+        samples_per_class: the first so many training samples of each class; None: all of them.
+        repeats: how often each of these samples occurs in an epoch.
+    """
+
+    digest: str
+    samples_per_class: int | None = None
+    repeats: int = 1
+
+
+@dataclass(frozen=True)
+class MemberSpec:
+    """All that decides a member, and nothing else: no run, mode, worker or position in a stream.
+
+    Attributes:
+        tasks: in stream order; the member's heads are in this order.
+        recipe: how it is fitted.
+        seed: of its initial weights, the order of samples and their augmentation.
+        fit_version: of the code that fits it.
+    """
+
+    tasks: tuple[TaskShare, ...]
+    recipe: Recipe
+    seed: int
+    fit_version: int = FIT_VERSION
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the spec's canonical JSON: the member's name in the store."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; `from_dict` is its inverse."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(raw: Mapping[str, Any]) -> "MemberSpec":
+        """The spec that `to_dict` wrote."""
+        return MemberSpec(
+            tasks=tuple(TaskShare(**share) for share in raw["tasks"]),
+            recipe=Recipe(**raw["recipe"]),
+            seed=raw["seed"],
+            fit_version=raw["fit_version"],
+        )

@@ -1,0 +1,36 @@
+"""The small convolutional network of the paper (Ramesh & Chaudhari 2022, appendix A)."""
+
+import torch
+from torch import nn
+
+
+class SmallConv(nn.Module):
+    """Three 3x3 convolutions of 80 channels without padding, each pooled by 2.
+
+    Args:
+        image_shape: height, width and channels of the images.
+
+    Input: float, (batch, channels, height, width). Output: (batch, `features`).
+    """
+
+    WIDTH = 80
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        height, width, channels = image_shape
+        for _ in range(3):
+            height, width = (height - 2) // 2, (width - 2) // 2
+        self.features = self.WIDTH * height * width
+        self.conv1 = nn.Conv2d(channels, self.WIDTH, 3, bias=False)
+        self.conv2 = nn.Conv2d(self.WIDTH, self.WIDTH, 3)
+        self.norm2 = nn.BatchNorm2d(self.WIDTH)
+        self.conv3 = nn.Conv2d(self.WIDTH, self.WIDTH, 3)
+        self.norm3 = nn.BatchNorm2d(self.WIDTH)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # Pooling before the ReLU gives the same values and is a quarter of the work.
+        x = self.pool(self.conv1(x)).relu()
+        x = self.pool(self.norm2(self.conv2(x))).relu()
+        x = self.pool(self.norm3(self.conv3(x))).relu()
+        return x.flatten(1)

@@ -1,0 +1,133 @@
+"""How far a run is: plain data, from whoever fits to whoever shows it."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from zoo_ray.members.member import FitProgress
+from zoo_ray.zoo.growth import Growth, Wanted
+
+
+@dataclass(frozen=True)
+class FitState:
+    """A fit under way.
+
+    Attributes:
+        worker: who fits, as a short name.
+        digest: of the member's spec.
+        episode, index: the member's slot.
+        tasks: names of its tasks.
+        epochs_done, epochs: a fraction counts the present epoch.
+        loss: mean training loss of the present epoch so far; None before the first report.
+    """
+
+    worker: str
+    digest: str
+    episode: int
+    index: int
+    tasks: tuple[str, ...]
+    epochs_done: float
+    epochs: int
+    loss: float | None
+
+    @staticmethod
+    def of(
+        wanted: Wanted, growth: Growth, *, worker: str, progress: FitProgress | None
+    ) -> "FitState":
+        """The state of a member's fit; no progress: it has just begun."""
+        return FitState(
+            worker=worker,
+            digest=wanted.spec.digest,
+            episode=wanted.slot.episode,
+            index=wanted.slot.index,
+            tasks=tuple(growth.tasks[position].name for position in wanted.tasks),
+            epochs_done=progress.epochs_done if progress else 0.0,
+            epochs=wanted.spec.recipe.epochs,
+            loss=progress.loss if progress else None,
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A run under way.
+
+    Attributes:
+        episodes_done, episodes: complete episodes, and how many there will be.
+        members_done, members: members delivered, and how many there will be.
+        fitted: members published by this call so far.
+        work_share: share of this call's work that is done, 0 to 1, fits under way included.
+        test_accuracy: mean over the tasks seen, after the last complete episode.
+        fits: the fits under way.
+    """
+
+    episodes_done: int
+    episodes: int
+    members_done: int
+    members: int
+    fitted: int
+    work_share: float
+    test_accuracy: float | None
+    fits: tuple[FitState, ...]
+
+
+class Grown(NamedTuple):
+    """What growing a zoo took: members fitted by this call, and when the first fit began (seconds
+    since the epoch; None if there was none)."""
+
+    fitted: int
+    first_fit: float | None
+
+
+class Samples(NamedTuple):
+    """Training samples of the members that a zoo still lacks.
+
+    Attributes:
+        wanted: of each member whose draw is settled, by digest of its spec.
+        total: of all, where tasks of members not drawn yet count as the stream's mean.
+        exact: whether none had to be guessed so.
+    """
+
+    wanted: dict[str, int]
+    total: float
+    exact: bool
+
+
+def training_samples(growth: Growth) -> Samples:
+    """Training samples that are left to fit, as a measure of work."""
+    rules = growth.rules
+    sizes = [len(task.train) for task in growth.tasks]
+    wanted = {w.spec.digest: sum(sizes[task] for task in w.tasks) for w in growth.wanted()}
+    undrawn = range(growth.drawn_episodes + 1, rules.tasks + 1)
+    tasks_undrawn = sum(rules.tasks_at(e) * rules.members_per_episode for e in undrawn)
+    return Samples(
+        wanted=wanted,
+        total=sum(wanted.values()) + tasks_undrawn * sum(sizes) / len(sizes),
+        exact=not undrawn or len(set(sizes)) == 1,
+    )
+
+
+class Work:
+    """Measures a run's progress from the zoo's state when it began."""
+
+    def __init__(self, growth: Growth) -> None:
+        self._growth = growth
+        self._at_start = training_samples(growth).total
+
+    def progress(self, *, fitted: int, fits: tuple[FitState, ...]) -> Progress:
+        """The present state."""
+        growth, rules = self._growth, self._growth.rules
+        samples = training_samples(growth)
+        under_way = sum(
+            samples.wanted.get(fit.digest, 0) * fit.epochs_done / fit.epochs for fit in fits
+        )
+        share = 1 - (samples.total - under_way) / self._at_start if self._at_start else 1.0
+        seen = growth.episodes[-1].test_accuracy if growth.episodes else None
+        return Progress(
+            episodes_done=len(growth.episodes),
+            episodes=rules.tasks,
+            members_done=rules.members - growth.members_left,
+            members=rules.members,
+            fitted=fitted,
+            work_share=min(max(share, 0.0), 1.0),
+            test_accuracy=None if seen is None else float(seen.mean()),
+            fits=fits,
+        )

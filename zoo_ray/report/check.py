@@ -1,0 +1,66 @@
+"""What a run would do, without doing it."""
+
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import yaml
+from rich.console import Group, RenderableType
+from rich.markup import escape
+
+from zoo_ray.progress import training_samples
+from zoo_ray.report.tables import task_table
+from zoo_ray.run import Plan
+
+
+class CheckReport(NamedTuple):
+    """The same, for people and for programs."""
+
+    text: RenderableType
+    values: dict[str, Any]
+
+
+def check_report(plan: Plan) -> CheckReport:
+    """Describe a plan: its configuration, its tasks, its members and who would fit them."""
+    growth = plan.growth()
+    samples = training_samples(growth)
+    images = round(samples.total) * plan.recipe.epochs
+    about = "" if samples.exact else "about "
+    workers, offer = plan.workers, plan.offer
+    configuration = plan.config.model_dump(mode="json") | {"recipe": asdict(plan.recipe)}
+    text = Group(
+        escape(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=100)),
+        task_table(
+            [
+                (
+                    f"{number}  {task.name}",
+                    ", ".join(task.classes),
+                    *(str(len(part)) for _, part in task.parts()),
+                )
+                for number, task in enumerate(plan.tasks, start=1)
+            ]
+        ),
+        f"members to fit: {plan.rules.members} "
+        f"({plan.rules.members_per_episode} per episode), {about}{images:,} training images "
+        f"in {plan.recipe.epochs} epochs, in {plan.recipe.precision}",
+        f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
+        f"{offer.gpus:g} of {offer.max_gpus:g} GPUs are free",
+        f"workers: {workers.count} of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
+        if workers.count
+        else "workers: 0 (this process fits)",
+    )
+    return CheckReport(
+        text=text,
+        values={
+            "config": configuration,
+            "tasks": [
+                {"name": task.name, "classes": list(task.classes), "digest": task.digest}
+                | {name: len(part) for name, part in task.parts()}
+                for task in plan.tasks
+            ],
+            "members": plan.rules.members,
+            "images": images,
+            "images_exact": samples.exact,
+            "offer": asdict(offer),
+            "workers": asdict(workers),
+        },
+    )

@@ -1,0 +1,77 @@
+"""Progress while a zoo grows: bars on a terminal, a line an episode elsewhere."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from zoo_ray.progress import FitState, Progress
+
+
+class Live:
+    """Shows a run's progress on a console. Use it as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[status]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._zoo: TaskID | None = None
+        self._fits: dict[str, TaskID] = {}
+        self._episodes_told = 0
+
+    def __enter__(self) -> "Live":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show the present state."""
+        if not self._console.is_terminal:
+            self._tell(progress)
+            return
+        if self._zoo is None:
+            self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=1.0, status="")
+        accuracy = progress.test_accuracy
+        status = f"episode {progress.episodes_done}/{progress.episodes}" + (
+            "" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%"
+        )
+        self._bars.update(self._zoo, completed=progress.work_share, status=status)
+        for gone in self._fits.keys() - {fit.digest for fit in progress.fits}:
+            self._bars.remove_task(self._fits.pop(gone))
+        for fit in progress.fits:
+            if fit.digest not in self._fits:
+                self._fits[fit.digest] = self._bars.add_task(
+                    _name(fit), total=fit.epochs, status=""
+                )
+            loss = "" if fit.loss is None else f"  loss {fit.loss:.3f}"
+            self._bars.update(
+                self._fits[fit.digest],
+                completed=fit.epochs_done,
+                status=f"epoch {min(int(fit.epochs_done) + 1, fit.epochs)}/{fit.epochs}{loss}",
+            )
+
+    def _tell(self, progress: Progress) -> None:
+        if progress.episodes_done > self._episodes_told and progress.test_accuracy is not None:
+            self._episodes_told = progress.episodes_done
+            self._console.print(
+                f"episode {progress.episodes_done}/{progress.episodes}  "
+                f"members {progress.members_done}/{progress.members}  "
+                f"accuracy {100 * progress.test_accuracy:.1f}%",
+                highlight=False,
+            )
+
+
+def _name(fit: FitState) -> str:
+    tasks = ", ".join(fit.tasks)
+    tasks = tasks if len(tasks) <= 40 else tasks[:39] + "…"
+    return f"  member {fit.episode}.{fit.index + 1}  {escape(tasks)}"

@@ -1,0 +1,347 @@
+"""A run: from a configuration to a grown zoo and its record in the store."""
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from zoo_ray.benchmarks import load_stream
+from zoo_ray.cluster.plan import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.config import RunConfig
+from zoo_ray.errors import UserError
+from zoo_ray.members.hardware import resolve_precision
+from zoo_ray.members.spec import Precision, Recipe
+from zoo_ray.networks import check_image_shape
+from zoo_ray.progress import Grown, Progress
+from zoo_ray.replay import replay
+from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
+from zoo_ray.task import Task, same_shape
+from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.metrics import Metrics, metrics
+from zoo_ray.zoo.schedule import Rules
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run resolved: what would be grown, and who would fit it."""
+
+    config: RunConfig
+    tasks: Sequence[Task]
+    rules: Rules
+    recipe: Recipe
+    workers: WorkerPlan
+    offer: Offer
+
+    def growth(self) -> Growth:
+        """The zoo, without members."""
+        labels = [task.without_images() for task in self.tasks]
+        return Growth(tasks=labels, rules=self.rules, recipe=self.recipe)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A grown zoo, and what growing it took.
+
+    Attributes:
+        name: of the run.
+        store: address of the store.
+        growth: the zoo.
+        fitted: members published by this call.
+        read: members used from the store.
+        first_fit_s: seconds from the command's start to the first fit's; None if nothing was
+            fitted.
+        wall_s: seconds that the command took.
+        figure: path of the accuracy figure.
+    """
+
+    name: str
+    store: str
+    growth: Growth
+    fitted: int
+    read: int
+    first_fit_s: float | None
+    wall_s: float
+    figure: str
+
+    @property
+    def metrics(self) -> Metrics:
+        """The field's metrics of the grown zoo."""
+        return metrics(self.growth.accuracy())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `--json`: a contract that scripts rely on."""
+        rows = self.growth.accuracy().tolist()
+        return {
+            "run": self.name,
+            "store": self.store,
+            "episodes": len(self.growth.episodes),
+            "members": len(self.growth.members()),
+            "fitted": self.fitted,
+            "read": self.read,
+            **self.metrics._asdict(),
+            "accuracy": [[None if value != value else value for value in row] for row in rows],
+            "digest": self.growth.digest(),
+            "first_fit_s": self.first_fit_s and round(self.first_fit_s, 3),
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+def plan_run(
+    config: RunConfig, *, offer: Offer | None = None, precision: Precision | None = None
+) -> Plan:
+    """Read the data and resolve all that a configuration leaves open.
+
+    Args:
+        config: what to run.
+        offer: what the cluster has; None: this machine.
+        precision: what `precision: auto` stands for, if the run has decided it before.
+
+    Raises:
+        UserError: the data, the workers or the network do not allow it.
+    """
+    offer = offer or this_machine()
+    zoo = config.zoo
+    rules = Rules(
+        tasks=len(config.benchmark.tasks),
+        mode=zoo.mode,
+        tasks_per_member=zoo.tasks_per_member,
+        members_per_episode=zoo.members_per_episode,
+        seed=zoo.seed,
+    )
+    # Before the data are read: a slip in `workers` should not take as long to see as a download.
+    workers = plan_workers(
+        config.workers, threads=config.recipe.threads, members=rules.members, offer=offer
+    )
+    tasks = load_stream(config.benchmark)
+    shape = same_shape(tasks)
+    if shape is None:
+        raise UserError("benchmark.dataset: images differ in size or channels between tasks")
+    _check_image_size(config, shape)
+    recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
+    return Plan(
+        config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
+    )
+
+
+def grow(
+    config: RunConfig,
+    *,
+    name: str,
+    address: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    started: float | None = None,
+) -> RunResult:
+    """Grow a zoo, or go on growing it, and record it in the store.
+
+    The same name with the same configuration goes on where the store ends: what is finished is
+    read, not fitted.
+
+    Args:
+        config: what to run.
+        name: of the run, unique in the store.
+        address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
+            started if anything is left to fit, unless `workers.count` is 0.
+        on_progress: called about twice a second.
+        started: when the command began, in seconds since the epoch; now if not given.
+
+    Raises:
+        UserError: anything outside the program is not as it must be; see the message.
+    """
+    started = started or time.time()
+    store = Store(config.store)
+    record = store.read_run(check_name(name))
+    offer = None
+    if address is not None and config.workers.count != 0:
+        from zoo_ray.cluster.session import cluster_offer, connect
+
+        connect(address)
+        offer = cluster_offer()
+    plan = plan_run(config, offer=offer, precision=_recorded_precision(record))
+    if record is not None:
+        _refuse_other_configuration(plan, record, name=name)
+    growth = plan.growth()
+    read = replay(growth, store)
+    grown = Grown(fitted=0, first_fit=None)
+    if not growth.finished:
+        store.check_writable()
+        store.write_run(name, _run_record(plan))
+        grown = _grow(plan, growth, store, name=name, on_progress=on_progress)
+        read = plan.rules.members - grown.fitted
+    elif record is None:
+        store.write_run(name, _run_record(plan))
+    figure = _write_results(growth, store, name=name)
+    return RunResult(
+        name=name,
+        store=store.address,
+        growth=growth,
+        fitted=grown.fitted,
+        read=read,
+        first_fit_s=None if grown.first_fit is None else grown.first_fit - started,
+        wall_s=time.time() - started,
+        figure=figure,
+    )
+
+
+def _grow(
+    plan: Plan,
+    growth: Growth,
+    store: Store,
+    *,
+    name: str,
+    on_progress: Callable[[Progress], None],
+) -> Grown:
+    if plan.workers.count == 0:
+        from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
+
+        return grow_here(
+            growth=growth,
+            store=store,
+            tasks=plan.tasks,
+            device=plan.workers.device,
+            on_progress=on_progress,
+        )
+    from zoo_ray.cluster.session import grow_on_ray  # imports Ray
+
+    grown = grow_on_ray(
+        run=name,
+        store_address=store.address,
+        tasks=plan.tasks,
+        rules=plan.rules,
+        recipe=plan.recipe,
+        workers=plan.workers,
+        on_progress=on_progress,
+    )
+    # The store is the state: what the workers published is read from there like anything else.
+    replay(growth, store)
+    if not growth.finished:
+        raise UserError(
+            f"store {store.address}: members that the workers published cannot be found; "
+            "all nodes must see the same store: give a shared folder with --store"
+        )
+    return grown
+
+
+def _resolve_recipe(
+    config: RunConfig, *, channels: int, precision: Precision | None, workers: WorkerPlan
+) -> Recipe:
+    recipe = config.recipe
+    crop = recipe.epochs > 1 if recipe.augment == "auto" else recipe.augment
+    flip = channels == 3 if recipe.flip == "auto" else recipe.flip
+    if recipe.precision != "auto":
+        precision = recipe.precision
+    return Recipe(
+        network=recipe.network,
+        epochs=recipe.epochs,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        l2=recipe.l2,
+        crop=crop,
+        flip=crop and flip,
+        precision=precision or resolve_precision(gpu=workers.gpus > 0),
+        threads=recipe.threads,
+    )
+
+
+def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    try:
+        check_image_shape(config.recipe.network, shape)
+    except ValueError as error:
+        raise UserError(
+            f"recipe.network = {config.recipe.network}: {error} "
+            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+        ) from None
+
+
+# ---- the record of a run
+
+
+def _run_record(plan: Plan) -> RunRecord:
+    packages = ("torch", "ray", "numpy", "pyarrow")
+    return RunRecord(
+        config=plan.config.model_dump(mode="json"),
+        recipe=asdict(plan.recipe),
+        zoo=plan.config.zoo.model_dump(mode="json"),
+        tasks=[
+            TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)
+            for task in plan.tasks
+        ],
+        versions={
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+    )
+
+
+def _recorded_precision(record: RunRecord | None) -> Precision | None:
+    precision = record.recipe.get("precision") if record else None
+    return precision if precision in ("float32", "bfloat16") else None
+
+
+def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> None:
+    """Only a lengthened stream extends a run; all else that decides members must be the same."""
+    now = _run_record(plan)
+    differing = [
+        f"{section}.{key} (was {before.get(key)!r}, is {value!r})"
+        for section, before, after in (
+            ("recipe", record.recipe, now.recipe),
+            ("zoo", record.zoo, now.zoo),
+        )
+        for key, value in after.items()
+        if before.get(key) != value
+    ]
+    if [task.digest for task in record.tasks] != [
+        task.digest for task in now.tasks[: len(record.tasks)]
+    ]:
+        differing.append("benchmark (its tasks, or their images, are not those of the run)")
+    if differing:
+        raise UserError(
+            f"--name {name}: this run exists in store {plan.config.store} with another "
+            f"configuration: {'; '.join(differing)}; give another --name"
+        )
+
+
+def _write_results(growth: Growth, store: Store, *, name: str) -> str:
+    from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
+
+    members = [(episode, member) for episode in growth.episodes for member in episode.members]
+    store.write_table(
+        name,
+        "episodes.parquet",
+        {
+            "episode": [member.slot.episode for _, member in members],
+            "index": [member.slot.index for _, member in members],
+            "tasks": [list(member.tasks) for _, member in members],
+            "digest": [member.digest for _, member in members],
+            "predictions_sha256": [member.predictions_sha256 for _, member in members],
+            "weights": [episode.weights.tolist() for episode, _ in members],
+        },
+    )
+    seen = [(e, task) for e, episode in enumerate(growth.episodes) for task in range(e + 1)]
+    episodes = growth.episodes
+    store.write_table(
+        name,
+        "results.parquet",
+        {
+            "episode": [e + 1 for e, _ in seen],
+            "task": [task for _, task in seen],
+            "task_name": [growth.tasks[task].name for _, task in seen],
+            "members": [episodes[e].members_of_task[task] for e, task in seen],
+            "loss": [episodes[e].losses[task] for e, task in seen],
+            "validation_accuracy": [
+                _or_none(episodes[e].validation_accuracy[task]) for e, task in seen
+            ],
+            "test_accuracy": [episodes[e].test_accuracy[task] for e, task in seen],
+        },
+    )
+    png = accuracy_figure(
+        accuracy=growth.accuracy(), tasks=[task.name for task in growth.tasks], title=name
+    )
+    return store.write_file(name, "report/accuracy.png", png)
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

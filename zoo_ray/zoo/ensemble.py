@@ -1,0 +1,77 @@
+"""The zoo's averaged predictions, task by task."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from zoo_ray.task import PARTS, PartName, Predictions, TaskLabels
+from zoo_ray.zoo.boosting import Floats, log_loss
+
+
+class Ensemble:
+    """A running average of the members' predictions on each task.
+
+    Sums are float64 and depend on the order of `add`: the caller adds members in the order of
+    their episodes and indices, whatever the order in which they were fitted.
+
+    Args:
+        tasks: the stream, in order.
+    """
+
+    def __init__(self, tasks: Sequence[TaskLabels]) -> None:
+        self._tasks = tasks
+        self._sums: list[dict[PartName, Floats]] = [{} for _ in tasks]
+        self._total_weight = [0.0] * len(tasks)
+        self._members = [0] * len(tasks)
+        self._loss: list[float | None] = [None] * len(tasks)
+
+    def check(self, position: int, predictions: Predictions) -> None:
+        """Raise ValueError unless the predictions fit the samples and classes of a task."""
+        task = self._tasks[position]
+        for part in PARTS:
+            shape = (len(task.labels(part)), len(task.classes))
+            if predictions[part].shape != shape:
+                raise ValueError(
+                    f"{part} predictions of task {task.name} have shape "
+                    f"{predictions[part].shape}, not {shape}"
+                )
+
+    def add(self, position: int, predictions: Predictions, *, weight: float = 1.0) -> None:
+        """Average in one member's predictions on the task at a position."""
+        sums = self._sums[position]
+        for part in PARTS:
+            weighted = predictions[part].astype(np.float64) * weight
+            sums[part] = sums[part] + weighted if part in sums else weighted
+        self._total_weight[position] += weight
+        self._members[position] += 1
+        self._loss[position] = None
+
+    def members(self, position: int) -> int:
+        """How many members were fitted on a task."""
+        return self._members[position]
+
+    def prediction(self, position: int, part: PartName) -> Floats:
+        """The averaged class probabilities, float64, shape (samples, classes); uniform for a task
+        without members."""
+        task = self._tasks[position]
+        if not self._members[position]:
+            classes = len(task.classes)
+            return np.full((len(task.labels(part)), classes), 1.0 / classes)
+        return self._sums[position][part] / self._total_weight[position]
+
+    def loss(self, position: int) -> float:
+        """Log loss of the average on the task's training part."""
+        loss = self._loss[position]
+        if loss is None:
+            task = self._tasks[position]
+            loss = log_loss(self.prediction(position, "train"), task.train)
+            self._loss[position] = loss
+        return loss
+
+    def accuracy(self, position: int, part: PartName) -> float:
+        """Share of samples whose most probable class is right (ties: the first); NaN for a part
+        without samples."""
+        labels = self._tasks[position].labels(part)
+        if not len(labels):
+            return float("nan")
+        return float((self.prediction(position, part).argmax(axis=1) == labels).mean())
