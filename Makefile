@@ -16,7 +16,7 @@ env: .venv/ready
 	  else echo "first: apt-get install python3-venv (as root)" >&2; exit 2; fi
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet 'uv>=0.5,<1'
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt --group dev
 	@touch $@
 
 run: env

@@ -45,7 +45,7 @@ def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
     from zoo_ray.report.tables import result_table
     from zoo_ray.run import grow
 
-    name = arguments.name or Path(arguments.config).stem
+    name = _name(arguments)
     with Live(people) as live:
         result = grow(
             config,
@@ -70,20 +70,18 @@ def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
 def check(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:
     """Show what a run would do, without fitting anything."""
     from zoo_ray.report.check import check_report
-    from zoo_ray.run import plan_run
+    from zoo_ray.run import prepare
 
-    offer = None
-    if arguments.address is not None:
-        from zoo_ray.cluster.session import cluster_offer, connect
-
-        connect(arguments.address)
-        offer = cluster_offer()
-    plan = plan_run(config, offer=offer)
-    report = check_report(plan)
+    plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
+    report = check_report(plan, store=store)
     (people if arguments.json else Console()).print(report.text)
     if arguments.json:
         print(json.dumps(report.values, allow_nan=False))
     return 0
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return Path(arguments.config).stem if arguments.name is None else arguments.name
 
 
 def _overrides(arguments: argparse.Namespace) -> list[str]:
@@ -111,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="override a key of the configuration, as in zoo.tasks_per_member=2",
     )
+    common.add_argument("--name", help="of the run in the store (the configuration's file name)")
     common.add_argument("--workers", metavar="N", help="short for --set workers.count=N")
     common.add_argument("--store", metavar="URI", help="short for --set store=URI")
     common.add_argument(
@@ -120,7 +119,6 @@ def _parser() -> argparse.ArgumentParser:
         "--json", action="store_true", help="one JSON object as the last line of stdout"
     )
     trainer = commands.add_parser("train", parents=[common], help="grow a zoo, or go on with it")
-    trainer.add_argument("--name", help="of the run in the store (the configuration's file name)")
     trainer.set_defaults(command=train)
     checker = commands.add_parser(
         "check", parents=[common], help="show what a run would do, without fitting"

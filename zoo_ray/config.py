@@ -2,12 +2,21 @@
 
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from zoo_ray.errors import UserError
 
@@ -16,7 +25,16 @@ PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
 # otherwise surface much later as an overflow or as a fit that never ends.
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+def _not_a_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not true or false")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_not_a_bool)]
+Fraction = Annotated[Number, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -59,9 +77,9 @@ class RecipeConfig(_Section):
     network: Literal["small_conv"] = "small_conv"
     epochs: Count = 5
     batch: Count = 16
-    lr: float = Field(default=0.01, gt=0, le=1e6)
+    lr: Number = Field(default=0.01, gt=0, le=1e6)
     """Initial learning rate of the cosine schedule (per step, to 0)."""
-    l2: float = Field(default=1e-5, ge=0, le=1e6)
+    l2: Number = Field(default=1e-5, ge=0, le=1e6)
     """L2 penalty (weight decay), on all parameters."""
     augment: bool | Auto = "auto"
     """Random crops with zero padding 4; `auto`: unless there is just one epoch."""
@@ -96,9 +114,9 @@ class WorkersConfig(_Section):
     count: Annotated[int, Field(ge=0, le=100_000, strict=True)] | Auto = "auto"
     """Number of Ray Train workers; 0 fits in this process, one member after the other, without
     Ray; `auto`: as many as the free GPUs, else the free CPUs, can hold."""
-    gpus: Annotated[float, Field(ge=0, le=1024)] | Auto = "auto"
+    gpus: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
     """GPUs of one worker, whole or a fraction; `auto`: 1 where GPUs are free, else 0."""
-    cpus: Annotated[float, Field(ge=0, le=1024)] | Auto = "auto"
+    cpus: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
     """CPUs of one worker; `auto`: one per thread of the recipe."""
 
     @field_validator("gpus")
@@ -126,18 +144,18 @@ def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig
     Args:
         path: a YAML file. `benchmark` and `recipe` may each be a mapping, or the path of a YAML
             file that holds one, relative to the file that names it.
-        overrides: `key.key=value` items that replace or add one key each; the value is YAML.
+        overrides: `key.key=value` items that replace or add one key each; the value is YAML. Paths
+            of a benchmark or recipe given so are relative to the working directory.
 
     Raises:
         UserError: a file is missing or is not YAML, or a key or value is not allowed.
     """
     path = Path(path)
     raw = _read_mapping(path)
-    for section in ("benchmark", "recipe"):
-        if isinstance(raw.get(section), str):
-            raw[section] = _read_mapping(path.parent / raw[section], named_by=f"{path}: {section}")
+    _read_sections(raw, folder=path.parent, named_by=str(path))
     for item in overrides:
         _override(raw, item)
+        _read_sections(raw, folder=Path(), named_by=f"--set {item}")
     return validate_config(raw, source=str(path))
 
 
@@ -147,6 +165,12 @@ def validate_config(raw: Mapping[str, Any], *, source: str) -> RunConfig:
         return RunConfig.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError(f"{source}: {_describe(error)}") from None
+
+
+def _read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
+    for section in ("benchmark", "recipe"):
+        if isinstance(raw.get(section), str):
+            raw[section] = _read_mapping(folder / raw[section], named_by=f"{named_by}: {section}")
 
 
 def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
@@ -214,7 +238,10 @@ def _describe(error: ValidationError) -> str:
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     # Union members appear in the location as their type; people know only keys and positions.
-    location = [part for part in problem["loc"] if isinstance(part, int) or part.isidentifier()]
+    *path, last = problem["loc"] or ("configuration",)
+    location = [part for part in path if isinstance(part, int) or part.isidentifier()]
+    if isinstance(last, int) or last.isidentifier() or problem["type"] == "extra_forbidden":
+        location.append(last)
     fields = _fields_at(location[:-1])
     key = ".".join(str(part) for part in location if not _is_union_tag(part)) or "configuration"
     more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
@@ -240,10 +267,17 @@ def _fields_at(location: list[Any]) -> list[str]:
     return list(model.model_fields)
 
 
+_SHORT = reprlib.Repr()  # a YAML alias can stand for more than can be written out
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    text = repr(value)
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "a value"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -28,7 +28,7 @@ def deliver(growth: Growth, store: Store, digest: str, stored: StoredPredictions
     try:
         growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
     except ValueError as error:
-        _drop(store, digest, error)
+        _drop(store, digest, f"{store.address}/members/{digest}: {error}")
         return False
     return True
 
@@ -46,6 +46,6 @@ def replay(growth: Growth, store: Store) -> int:
     return read
 
 
-def _drop(store: Store, digest: str, error: Exception) -> None:
+def _drop(store: Store, digest: str, error: object) -> None:
     log.warning("store: %s; the member is treated as missing", error)
     store.drop_member(digest)

@@ -2,44 +2,22 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo_ray.benchmarks import load_stream
-from zoo_ray.cluster.plan import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
-from zoo_ray.members.hardware import resolve_precision
-from zoo_ray.members.spec import Precision, Recipe
-from zoo_ray.networks import check_image_shape
+from zoo_ray.members.spec import Precision
+from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Grown, Progress
 from zoo_ray.replay import replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
-from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
-from zoo_ray.zoo.schedule import Rules
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run resolved: what would be grown, and who would fit it."""
-
-    config: RunConfig
-    tasks: Sequence[Task]
-    rules: Rules
-    recipe: Recipe
-    workers: WorkerPlan
-    offer: Offer
-
-    def growth(self) -> Growth:
-        """The zoo, without members."""
-        labels = [task.without_images() for task in self.tasks]
-        return Growth(tasks=labels, rules=self.rules, recipe=self.recipe)
 
 
 @dataclass(frozen=True)
@@ -90,41 +68,37 @@ class RunResult:
         }
 
 
-def plan_run(
-    config: RunConfig, *, offer: Offer | None = None, precision: Precision | None = None
-) -> Plan:
-    """Read the data and resolve all that a configuration leaves open.
+class Prepared(NamedTuple):
+    """A run before anything is fitted: its plan, its store, and its record if it has one."""
+
+    plan: Plan
+    store: Store
+    record: RunRecord | None
+
+
+def prepare(config: RunConfig, *, name: str, address: str | None = None) -> Prepared:
+    """Resolve a run and hold it against what the store has under its name. Writes nothing.
 
     Args:
         config: what to run.
-        offer: what the cluster has; None: this machine.
-        precision: what `precision: auto` stands for, if the run has decided it before.
+        name: of the run.
+        address: of a Ray cluster to join, if any.
 
     Raises:
-        UserError: the data, the workers or the network do not allow it.
+        UserError: anything outside the program is not as it must be; see the message.
     """
-    offer = offer or this_machine()
-    zoo = config.zoo
-    rules = Rules(
-        tasks=len(config.benchmark.tasks),
-        mode=zoo.mode,
-        tasks_per_member=zoo.tasks_per_member,
-        members_per_episode=zoo.members_per_episode,
-        seed=zoo.seed,
-    )
-    # Before the data are read: a slip in `workers` should not take as long to see as a download.
-    workers = plan_workers(
-        config.workers, threads=config.recipe.threads, members=rules.members, offer=offer
-    )
-    tasks = load_stream(config.benchmark)
-    shape = same_shape(tasks)
-    if shape is None:
-        raise UserError("benchmark.dataset: images differ in size or channels between tasks")
-    _check_image_size(config, shape)
-    recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
-    return Plan(
-        config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
-    )
+    store = Store(config.store)
+    record = store.read_run(check_name(name))
+    offer = None
+    if address is not None and config.workers.count != 0:
+        from zoo_ray.cluster.session import cluster_offer, connect  # imports Ray
+
+        connect(address)
+        offer = cluster_offer()
+    plan = plan_run(config, offer=offer, precision=_recorded_precision(record))
+    if record is not None:
+        _refuse_other_configuration(plan, record, name=name)
+    return Prepared(plan, store, record)
 
 
 def grow(
@@ -152,27 +126,15 @@ def grow(
         UserError: anything outside the program is not as it must be; see the message.
     """
     started = started or time.time()
-    store = Store(config.store)
-    record = store.read_run(check_name(name))
-    offer = None
-    if address is not None and config.workers.count != 0:
-        from zoo_ray.cluster.session import cluster_offer, connect
-
-        connect(address)
-        offer = cluster_offer()
-    plan = plan_run(config, offer=offer, precision=_recorded_precision(record))
-    if record is not None:
-        _refuse_other_configuration(plan, record, name=name)
+    plan, store, record = prepare(config, name=name, address=address)
     growth = plan.growth()
     read = replay(growth, store)
     grown = Grown(fitted=0, first_fit=None)
-    if not growth.finished:
-        store.check_writable()
+    if record is None or len(record.tasks) < len(plan.tasks):
         store.write_run(name, _run_record(plan))
+    if not growth.finished:
         grown = _grow(plan, growth, store, name=name, on_progress=on_progress)
         read = plan.rules.members - grown.fitted
-    elif record is None:
-        store.write_run(name, _run_record(plan))
     figure = _write_results(growth, store, name=name)
     return RunResult(
         name=name,
@@ -223,37 +185,6 @@ def _grow(
             "all nodes must see the same store: give a shared folder with --store"
         )
     return grown
-
-
-def _resolve_recipe(
-    config: RunConfig, *, channels: int, precision: Precision | None, workers: WorkerPlan
-) -> Recipe:
-    recipe = config.recipe
-    crop = recipe.epochs > 1 if recipe.augment == "auto" else recipe.augment
-    flip = channels == 3 if recipe.flip == "auto" else recipe.flip
-    if recipe.precision != "auto":
-        precision = recipe.precision
-    return Recipe(
-        network=recipe.network,
-        epochs=recipe.epochs,
-        batch=recipe.batch,
-        lr=recipe.lr,
-        l2=recipe.l2,
-        crop=crop,
-        flip=crop and flip,
-        precision=precision or resolve_precision(gpu=workers.gpus > 0),
-        threads=recipe.threads,
-    )
-
-
-def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
-    try:
-        check_image_shape(config.recipe.network, shape)
-    except ValueError as error:
-        raise UserError(
-            f"recipe.network = {config.recipe.network}: {error} "
-            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
-        ) from None
 
 
 # ---- the record of a run

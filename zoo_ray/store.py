@@ -4,6 +4,7 @@ A member is published payload first, pointer last: it exists when its `member.js
 file is created whole, once. Whoever creates it first has published for everyone.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -88,7 +89,11 @@ class Store:
         if "\0" in address:
             raise UserError(f"store = {address!r}: a path holds no null characters")
         # Workers run in other folders: the address they are given must not depend on the folder.
-        self.address = str(Path(address).expanduser().absolute())
+        try:
+            self.address = str(Path(address).expanduser().absolute())
+            self.address.encode()
+        except (RuntimeError, UnicodeEncodeError) as error:
+            raise UserError(f"store = {address!r}: not a path ({error})") from None
         self._files = pa.fs.SubTreeFileSystem(self.address, pa.fs.LocalFileSystem())
 
     # ---- members
@@ -109,8 +114,8 @@ class Store:
         pointer = {
             "format_version": FORMAT_VERSION,
             "spec": spec.to_dict(),
-            "weights": self._write_payload(folder, "weights", "safetensors", weights),
-            "predictions": self._write_payload(folder, "predictions", "arrow", predictions),
+            "weights": self._write_payload(folder, "weights", weights),
+            "predictions": self._write_payload(folder, "predictions", predictions),
             "epoch_losses": member.epoch_losses,
             "fit_s": round(member.fit_s, 3),
             "hardware": member.hardware,
@@ -143,7 +148,7 @@ class Store:
 
     def drop_member(self, digest: str) -> None:
         """Make a corrupt member missing, so that it can be published again."""
-        self._files.delete_file(f"members/{digest}/member.json")
+        (Path(self.address) / "members" / digest / "member.json").unlink(missing_ok=True)
 
     # ---- runs
 
@@ -181,20 +186,14 @@ class Store:
         self._replace(path, payload)
         return f"{self.address}/{path}"
 
-    def check_writable(self) -> None:
-        """Raise UserError, before any work is done, if nothing can be written here."""
-        probe = f"members/.probe-{uuid.uuid4().hex}"
-        self._replace(probe, b"")
-        self._files.delete_file(probe)
-
     # ---- files
 
     def _member_path(self, digest: str) -> str:
         return f"{self.address}/members/{digest}"
 
-    def _write_payload(self, folder: str, kind: str, suffix: str, payload: bytes) -> dict[str, Any]:
+    def _write_payload(self, folder: str, kind: str, payload: bytes) -> dict[str, Any]:
         sha256 = hashlib.sha256(payload).hexdigest()
-        name = f"{kind}-{sha256[:16]}.{suffix}"
+        name = _payload_name(kind, sha256)
         self._replace(f"{folder}/{name}", payload)
         return {"name": name, "size": len(payload), "sha256": sha256}
 
@@ -206,13 +205,22 @@ class Store:
         try:
             pointer = json.loads(document)
             entry = pointer[kind]
-            name, sha256 = str(entry["name"]), str(entry["sha256"])
+            sha256 = str(entry["sha256"])
+            name = _payload_name(kind, sha256)
+            if entry["name"] != name:
+                raise ValueError
+            if (version := pointer["format_version"]) != FORMAT_VERSION:
+                # Not corrupt: it may be the work of a newer zoo_ray, and is not ours to replace.
+                raise UserError(
+                    f"{self.address}/{pointer_path}: format_version {version}, where this zoo_ray "
+                    f"reads {FORMAT_VERSION}; use another --store"
+                )
             spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise CorruptMember(f"{self.address}/{pointer_path}: not a member's pointer") from None
         if spec_digest != digest:
             raise CorruptMember(f"{self.address}/{pointer_path}: holds another member's spec")
-        payload = self._read(f"members/{digest}/{name}") if "/" not in name else None
+        payload = self._read(f"members/{digest}/{name}")
         if payload is None:
             raise CorruptMember(f"{self._member_path(digest)}/{name}: missing")
         if hashlib.sha256(payload).hexdigest() != sha256:
@@ -259,7 +267,8 @@ class Store:
                 os.fsync(file.fileno())
             publish(aside, target)
         except OSError as error:
-            Path(aside).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
             raise UserError(
                 f"store {self.address}: cannot write {path} ({error.strerror or error}); make room "
                 "or give a folder you may write to with --store"
@@ -272,15 +281,20 @@ def check_name(name: str) -> str:
     Raises:
         UserError: it is empty, too long, or holds a slash or control characters.
     """
-    fits = (
-        0 < len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME_LENGTH and name.isprintable()
-    )
+    fits = name.isprintable() and 0 < len(name.encode()) <= MAX_NAME_LENGTH
     if not fits or any(char in name for char in "/\\") or name in {".", ".."}:
         raise UserError(
             f"--name {name!r}: a name has 1 to {MAX_NAME_LENGTH} printable characters, "
             "without / or \\; try letters, digits and dashes"
         )
     return name
+
+
+def _payload_name(kind: str, sha256: str) -> str:
+    return f"{kind}-{sha256[:16]}.{_SUFFIXES[kind]}"
+
+
+_SUFFIXES = {"weights": "safetensors", "predictions": "arrow"}
 
 
 def _to_json(record: Mapping[str, Any]) -> bytes:

@@ -39,8 +39,10 @@ class Leases:
         present = self._workers.get(rank)
         if present is None or present.id != worker:
             present = self._replace(rank, worker)
-        if present.lease is None and self._waiting:
-            present.lease = self._waiting.pop(next(iter(self._waiting)))
+        if present.lease is None:
+            hopeful = (d for d in self._waiting if self._lost.get(d, 0) < MAX_LOST_FITS)
+            digest = next(hopeful, None)
+            present.lease = None if digest is None else self._waiting.pop(digest)
         return present.lease
 
     def end(self, digest: str) -> None:

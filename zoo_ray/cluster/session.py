@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,7 +30,7 @@ def connect(address: str) -> None:
     """Join a Ray cluster.
 
     Args:
-        address: as `ray.init` takes it; `auto` finds the cluster that this machine belongs to.
+        address: HOST:PORT of the head; `auto` finds the cluster that this machine belongs to.
 
     Raises:
         UserError: there is no such cluster.
@@ -37,14 +39,30 @@ def connect(address: str) -> None:
         return
     _quiet()
     try:
+        _check_answers(address)
         ray.init(
             address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"--address {address}: no Ray cluster answers ({str(error).splitlines()[0]}); "
-            "start one with `ray start --head`, or leave --address out"
+            f"--address {address}: no Ray cluster answers ({problem}); start one with "
+            "`ray start --head`, or leave --address out"
         ) from None
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError or ValueError at once, where Ray would go on asking for minutes."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    if address == "local" or "://" in address:
+        raise ValueError("an address is auto or HOST:PORT, of a cluster that this machine is in")
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ValueError("this machine belongs to none")
+    host, _, port = found.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
+        pass
 
 
 def cluster_offer() -> Offer:
@@ -105,29 +123,36 @@ def grow_on_ray(
 
 @contextlib.contextmanager
 def _ray() -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    _quiet()
-    ray.init(
-        num_cpus=len(os.sched_getaffinity(0)),
-        namespace=NAMESPACE,
-        include_dashboard=True,  # Ray Train's clean-up of reserved CPUs and GPUs asks it
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # A process of Ray that dies is reported on this process's stdout, whatever log_to_driver says.
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        if ray.is_initialized():
+            yield
+            return
+        _quiet()
+        # Ray's own token would be written into the home folder, which may be read-only or shared.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(
+            num_cpus=len(os.sched_getaffinity(0)),
+            namespace=NAMESPACE,
+            include_dashboard=True,  # Ray Train's clean-up of reserved CPUs and GPUs asks it
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _quiet() -> None:
-    """Keep Ray's own reports off the terminal, and its usage statistics at home."""
+    """Settings for Ray: what this process sets, the processes of a local Ray inherit."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Each of these would be one more process that imports Ray Train, for seconds.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    logging.getLogger("ray").setLevel("ERROR")
+    # How late Train notices that the workers are done.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _start_driver(job: Job) -> Any:

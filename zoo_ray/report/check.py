@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 import yaml
 from rich.console import Group, RenderableType
-from rich.markup import escape
+from rich.text import Text
 
+from zoo_ray.plan import Plan
 from zoo_ray.progress import training_samples
 from zoo_ray.report.tables import task_table
-from zoo_ray.run import Plan
+from zoo_ray.store import Store
 
 
 class CheckReport(NamedTuple):
@@ -19,16 +20,21 @@ class CheckReport(NamedTuple):
     values: dict[str, Any]
 
 
-def check_report(plan: Plan) -> CheckReport:
+def check_report(plan: Plan, *, store: Store) -> CheckReport:
     """Describe a plan: its configuration, its tasks, its members and who would fit them."""
     growth = plan.growth()
     samples = training_samples(growth)
+    in_store = sum(store.has_member(wanted.spec.digest) for wanted in growth.wanted())
     images = round(samples.total) * plan.recipe.epochs
     about = "" if samples.exact else "about "
     workers, offer = plan.workers, plan.offer
     configuration = plan.config.model_dump(mode="json") | {"recipe": asdict(plan.recipe)}
     text = Group(
-        escape(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=100)),
+        Text(
+            yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=1000),
+            no_wrap=True,
+            overflow="ignore",
+        ),
         task_table(
             [
                 (
@@ -39,9 +45,10 @@ def check_report(plan: Plan) -> CheckReport:
                 for number, task in enumerate(plan.tasks, start=1)
             ]
         ),
-        f"members to fit: {plan.rules.members} "
-        f"({plan.rules.members_per_episode} per episode), {about}{images:,} training images "
-        f"in {plan.recipe.epochs} epochs, in {plan.recipe.precision}",
+        f"members: {plan.rules.members} ({plan.rules.members_per_episode} per episode); to fit "
+        f"them all takes {about}{images:,} training images (epochs: {plan.recipe.epochs})",
+        f"in the store already: {in_store} of the {len(growth.wanted())} members whose tasks are "
+        "settled",
         f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
         f"{offer.gpus:g} of {offer.max_gpus:g} GPUs are free",
         f"workers: {workers.count} of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
@@ -58,6 +65,7 @@ def check_report(plan: Plan) -> CheckReport:
                 for task in plan.tasks
             ],
             "members": plan.rules.members,
+            "in_store": in_store,
             "images": images,
             "images_exact": samples.exact,
             "offer": asdict(offer),

@@ -1,0 +1,27 @@
+"""One Ray for all tests that need one."""
+
+import logging
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray with two CPUs."""
+    from zoo_ray.cluster.session import NAMESPACE, _quiet
+
+    _quiet()
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.1"
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        namespace=NAMESPACE,
+        include_dashboard=True,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=200_000_000,
+    )
+    yield
+    ray.shutdown()

@@ -1,0 +1,43 @@
+"""Fixtures that several files share. That this file is here puts `toys` on the path."""
+
+import hypothesis
+import pytest
+from toys import write_idx_dataset
+
+from zoo_ray.config import RunConfig, validate_config
+from zoo_ray.store import Store
+
+# The same examples in every run: a test that passes today passes tomorrow, on a slow machine too.
+hypothesis.settings.register_profile("zoo_ray", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("zoo_ray")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(str(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def idx_dataset(tmp_path_factory):
+    """Six classes of 28x28 images: 20 training and 6 test samples of each."""
+    folder = tmp_path_factory.mktemp("data") / "toys"
+    write_idx_dataset(folder, classes=6, train=20, test=6)
+    return f"idx:{folder}"
+
+
+@pytest.fixture
+def run_config(tmp_path, idx_dataset):
+    """Makes the configuration of a tiny run; `recipe={...}` and so on override single keys."""
+
+    def make(**sections) -> RunConfig:
+        raw = {
+            "benchmark": {"dataset": idx_dataset, "tasks": [[0, 1], [2, 3], [4, 5, 0]]},
+            "recipe": {"epochs": 1, "batch": 8, "precision": "float32"},
+            "zoo": {"tasks_per_member": 2},
+            "workers": {"count": 0},
+        }
+        for name, keys in sections.items():
+            raw[name] |= keys
+        return validate_config(raw | {"store": str(tmp_path / "store")}, source="test")
+
+    return make

@@ -1,0 +1,199 @@
+"""The command line, as people and scripts meet it."""
+
+import gzip
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+import run_cluster
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+CONTRACT = {
+    *("run", "store", "episodes", "members", "fitted", "read", "digest", "first_fit_s", "wall_s"),
+    *("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer", "accuracy"),
+}
+
+
+@pytest.fixture
+def config_file(tmp_path, run_config):
+    """Writes a tiny run's YAML; keys given as section={key: value} override it."""
+
+    def write(**sections):
+        raw = run_config().model_dump(mode="json")
+        for section, keys in sections.items():
+            raw[section] = raw[section] | keys if isinstance(keys, dict) else keys
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump(raw))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def refused(tmp_path, capfd):
+    """Runs a command that must end with exit code 2 and one line, having written nothing."""
+
+    def run(*argv):
+        before = sorted(tmp_path.rglob("*"))
+        assert run_cluster.main([str(argument) for argument in argv]) == 2
+        out, err = capfd.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before
+        return err
+
+    return run
+
+
+def test_json_is_the_last_line_of_stdout_and_all_else_goes_to_stderr(config_file, capfd):
+    assert run_cluster.main(["train", config_file(), "--json"]) == 0
+    out, err = capfd.readouterr()
+    result = json.loads(out)
+    assert out.count("\n") == 1
+    assert result.keys() == CONTRACT
+    assert result["run"] == "tiny"
+    assert result["accuracy"][0][1:] == [None, None]
+    assert "average accuracy" in err
+
+
+def test_without_json_the_table_is_on_stdout(config_file, capfd):
+    assert run_cluster.main(["train", config_file(), "--name", "my run"]) == 0
+    out, _ = capfd.readouterr()
+    assert "average accuracy" in out
+    assert "report/accuracy.png" in out
+
+
+def test_train_again_fits_nothing_starts_no_ray_and_imports_no_torch(config_file):
+    config = config_file()
+    assert run_cluster.main(["train", config, "--json"]) == 0
+    script = (
+        "import sys, run_cluster\n"
+        f"code = run_cluster.main(['train', {config!r}, '--json', '--workers', '2'])\n"
+        "assert code == 0 and not {'torch', 'ray'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["fitted"] == 0
+
+
+def test_check_shows_the_plan_and_writes_nothing(config_file, tmp_path, capfd):
+    config = config_file(zoo={"members_per_episode": 2})
+    before = sorted(tmp_path.rglob("*"))
+    assert run_cluster.main(["check", config, "--json"]) == 0
+    out, err = capfd.readouterr()
+    shown = json.loads(out.splitlines()[-1])
+    assert shown["members"] == 6
+    # b = 2: episodes 1 and 2 are settled; 3 draws the third task and another (mean size 140 / 3).
+    assert shown["images"] == round(2 * (40 + 80 + 2 * 140 / 3))
+    assert not shown["images_exact"]
+    assert shown["in_store"] == 0
+    assert [task["train"] for task in shown["tasks"]] == [40, 40, 60]
+    assert shown["config"]["recipe"]["precision"] == "float32"
+    assert "members: 6 (2 per episode)" in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("zoo.task_per_member=2", "unknown key zoo.task_per_member; allowed here: mode, tasks_per"),
+        ("recipe.epochs=many", "recipe.epochs = 'many'"),
+        ("recipe.lr=.nan", "recipe.lr = nan"),
+        ("benchmark.tasks=[[0, 1], [2, 77]]", "class 77"),
+        ("benchmark.tasks=[[0, 1], [2, 2]]", "names class 2 twice"),
+        ("benchmark.tasks=[[0, 1], []]", "benchmark.tasks.1 = []"),
+        ("benchmark.dataset=nonesuch", "no such data set; allowed are digits"),
+        ("benchmark.dataset=parquet:/no/such/folder", "/no/such/folder"),
+        ("workers.gpus=64", "workers.gpus = 64"),
+        ("workers.count=100000", "workers.cpus = 1 for workers.count = 100000"),
+        ("store=s4://bucket", "store = 's4://bucket'"),
+        ("nonsense", "expected KEY=VALUE"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_bad_value_is_one_line_that_names_it(config_file, refused, command, override, said):
+    assert said in refused(command, config_file(), "--set", override)
+
+
+def test_a_missing_configuration(refused, tmp_path):
+    assert "no such file" in refused("train", tmp_path / "none.yaml")
+
+
+def test_a_torn_configuration(refused, tmp_path):
+    text = QUICKSTART.read_text()
+    (tmp_path / "torn.yaml").write_text(text[: text.index("[2, 3]") + 3])
+    assert "not valid YAML" in refused("train", tmp_path / "torn.yaml")
+
+
+def test_a_truncated_idx_file(config_file, refused, idx_dataset, tmp_path):
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    for file in Path(idx_dataset.removeprefix("idx:")).iterdir():
+        content = file.read_bytes()
+        content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        torn = content[:-1] if "train-images" in file.name else content
+        (folder / file.name.removesuffix(".gz")).write_bytes(torn)
+    assert "train-images" in refused(
+        "train", config_file(), "--set", f"benchmark.dataset=idx:{folder}"
+    )
+
+
+def test_a_parquet_file_without_images(config_file, refused, tmp_path):
+    for split in ("train", "test"):
+        table = pa.table({"label": [0, 1]})
+        pa.parquet.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    assert "no image column" in refused(
+        "train", config_file(), "--set", f"benchmark.dataset=parquet:{tmp_path}"
+    )
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/zoo_ray_was_here",)
+
+
+def test_a_hostile_pickle(config_file, refused, tmp_path):
+    batches = tmp_path / "cifar-10-batches-py"
+    batches.mkdir()
+    for name in [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]:
+        (batches / name).write_bytes(pickle.dumps(Hostile(), protocol=2))
+    said = refused(
+        *("train", config_file()),
+        *("--set", "benchmark.dataset=cifar10", "--set", f"benchmark.data_dir={tmp_path}"),
+    )
+    assert "this pickle asks for" in said
+    assert not Path("/tmp/zoo_ray_was_here").exists()
+
+
+def test_a_store_that_cannot_be_written(config_file, refused, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    assert "cannot write" in refused("train", config_file(), "--store", tmp_path / "file" / "store")
+
+
+def test_the_same_name_with_another_configuration_is_refused(config_file, refused, capfd):
+    config = config_file()
+    assert run_cluster.main(["train", config, "--json"]) == 0
+    capfd.readouterr()
+    said = refused("train", config, "--set", "recipe.lr=0.5", "--set", "zoo.seed=3")
+    assert "recipe.lr (was 0.01, is 0.5)" in said
+    assert "zoo.seed (was 0, is 3)" in said
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "x" * 300, "new\nline"])
+def test_a_name_that_cannot_be_a_folder(config_file, refused, name):
+    assert "--name" in refused("train", config_file(), "--name", name)
+
+
+def test_no_ray_cluster_at_the_address(config_file, refused):
+    said = refused("train", config_file(), "--workers", "1", "--address", "127.0.0.1:1")
+    assert "--address 127.0.0.1:1" in said

@@ -1,0 +1,153 @@
+"""Small made-up tasks, specs and predictions, each a function of its arguments."""
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from zoo_ray.members.member import Member
+from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
+from zoo_ray.task import PARTS, Part, Predictions, Task, TaskLabels
+from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.schedule import Rules
+
+RECIPE = Recipe(
+    network="small_conv",
+    epochs=1,
+    batch=8,
+    lr=0.01,
+    l2=1e-5,
+    crop=False,
+    flip=False,
+    precision="float32",
+    threads=1,
+)
+
+
+def toy_part(samples: int, *, classes: int, size: int, channels: int, seed: int) -> Part:
+    """Noise whose brightness tells the class; classes take turns."""
+    labels = np.arange(samples) % classes
+    noise = np.random.default_rng(seed).integers(0, 60, (samples, size, size, channels))
+    steps = (np.arange(classes) * 180 // classes)[labels]
+    return Part((noise + steps[:, None, None, None]).astype(np.uint8), labels.astype(np.int64))
+
+
+def toy_task(
+    name: str = "toy",
+    *,
+    classes: int = 2,
+    train: int = 16,
+    validation: int = 0,
+    test: int = 6,
+    size: int = 28,
+    channels: int = 1,
+    seed: int = 0,
+) -> Task:
+    def part(samples: int, number: int) -> Part:
+        return toy_part(
+            samples, classes=classes, size=size, channels=channels, seed=10 * seed + number
+        )
+
+    return Task(
+        name=name,
+        classes=tuple(f"{name} {number}" for number in range(classes)),
+        train=part(train, 0),
+        validation=part(validation, 1),
+        test=part(test, 2),
+    )
+
+
+def toy_stream(length: int) -> list[TaskLabels]:
+    """Tasks without images, with 2, 3, 4, 2 ... classes; every other one without validation."""
+    rng = np.random.default_rng(3)
+    stream = []
+    for position in range(length):
+        classes = 2 + position % 3
+        train, validation, test = (
+            rng.integers(0, classes, samples)
+            for samples in (9 + position, 4 * (position % 2), 5 + position)
+        )
+        names = tuple(str(number) for number in range(classes))
+        stream.append(
+            TaskLabels(f"task {position}", names, f"{position:064x}", train, validation, test)
+        )
+    return stream
+
+
+def toy_predictions(spec: MemberSpec, tasks: Sequence[TaskLabels]) -> list[Predictions]:
+    """What a made-up fit of the spec predicts on its tasks: some members know more than others."""
+    rng = np.random.default_rng(int(spec.digest[:16], 16))
+    result = []
+    for task in tasks:
+        skill = rng.uniform(0, 2)
+        parts: Predictions = {}
+        for part in PARTS:
+            labels = task.labels(part)
+            logits = rng.normal(size=(len(labels), len(task.classes)))
+            logits[np.arange(len(labels)), labels] += skill
+            odds = np.exp(logits)
+            parts[part] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+        result.append(parts)
+    return result
+
+
+def toy_rules(
+    tasks: int,
+    *,
+    mode: str = "continual",
+    tasks_per_member: int = 2,
+    members_per_episode: int = 1,
+    seed: int = 0,
+) -> Rules:
+    return Rules(tasks, mode, tasks_per_member, members_per_episode, seed)
+
+
+def toy_growth(rules: Rules) -> Growth:
+    return Growth(tasks=toy_stream(rules.tasks), rules=rules, recipe=RECIPE)
+
+
+def deliver_toy(growth: Growth, digest: str) -> None:
+    """Deliver a wanted member, as its made-up fit gives it."""
+    wanted = {w.spec.digest: w for w in growth.wanted()}[digest]
+    tasks = [growth.tasks[position] for position in wanted.tasks]
+    growth.deliver(
+        digest, toy_predictions(wanted.spec, tasks), predictions_sha256=f"sum of {digest}"
+    )
+
+
+def toy_spec(*, classes: Sequence[int] = (2,), seed: int = 0) -> MemberSpec:
+    """A spec of tasks that nobody has."""
+    return MemberSpec(tuple(TaskShare(f"{number:064x}") for number in classes), RECIPE, seed)
+
+
+def toy_member(
+    *, classes: Sequence[int] = (2,), sizes: Sequence[int] = (5, 0, 3), seed: int = 0
+) -> Member:
+    """A made-up member with parts of these sizes in each task."""
+    rng = np.random.default_rng(seed)
+    return Member(
+        weights={"a": rng.normal(size=(2, 3)).astype(np.float32), "n": np.array(7, np.int64)},
+        predictions=[
+            {
+                part: rng.dirichlet(np.ones(number), size).astype(np.float32)
+                for part, size in zip(PARTS, sizes, strict=True)
+            }
+            for number in classes
+        ],
+        epoch_losses=[0.5, 0.25],
+        fit_s=1.25,
+        hardware={"device": "toy", "torch": "0"},
+    )
+
+
+def write_idx_dataset(folder: Path, *, classes: int, train: int, test: int) -> None:
+    """A data set in MNIST's files, 28x28, with so many samples of each class."""
+    folder.mkdir(parents=True)
+    for split, per_class, seed in (("train", train, 0), ("t10k", test, 1)):
+        part = toy_part(classes * per_class, classes=classes, size=28, channels=1, seed=seed)
+        images, labels = part.images[..., 0], part.labels.astype(np.uint8)
+        for kind, array in (("images", images), ("labels", labels)):
+            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+            file = folder / f"{split}-{kind}-idx{array.ndim}-ubyte"
+            file.write_bytes(header + array.tobytes())

@@ -1,0 +1,100 @@
+"""A plan: a configuration with its data read and all that it leaves open resolved."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo_ray.benchmarks import load_stream
+from zoo_ray.cluster.plan import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.config import RunConfig
+from zoo_ray.errors import UserError
+from zoo_ray.members.hardware import resolve_precision
+from zoo_ray.members.spec import Precision, Recipe
+from zoo_ray.networks import check_image_shape
+from zoo_ray.task import Task, same_shape
+from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.schedule import Rules
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run resolved: what would be grown, and who would fit it."""
+
+    config: RunConfig
+    tasks: Sequence[Task]
+    rules: Rules
+    recipe: Recipe
+    workers: WorkerPlan
+    offer: Offer
+
+    def growth(self) -> Growth:
+        """The zoo, without members."""
+        labels = [task.without_images() for task in self.tasks]
+        return Growth(tasks=labels, rules=self.rules, recipe=self.recipe)
+
+
+def plan_run(
+    config: RunConfig, *, offer: Offer | None = None, precision: Precision | None = None
+) -> Plan:
+    """Read the data and resolve all that a configuration leaves open.
+
+    Args:
+        config: what to run.
+        offer: what the cluster has; None: this machine.
+        precision: what `precision: auto` stands for, if the run has decided it before.
+
+    Raises:
+        UserError: the data, the workers or the network do not allow it.
+    """
+    offer = offer or this_machine()
+    zoo = config.zoo
+    rules = Rules(
+        tasks=len(config.benchmark.tasks),
+        mode=zoo.mode,
+        tasks_per_member=zoo.tasks_per_member,
+        members_per_episode=zoo.members_per_episode,
+        seed=zoo.seed,
+    )
+    # Before the data are read: a slip in `workers` should not take as long to see as a download.
+    workers = plan_workers(
+        config.workers, threads=config.recipe.threads, members=rules.members, offer=offer
+    )
+    tasks = load_stream(config.benchmark)
+    shape = same_shape(tasks)
+    if shape is None:
+        raise UserError("benchmark.dataset: images differ in size or channels between tasks")
+    _check_image_size(config, shape)
+    recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
+    return Plan(
+        config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
+    )
+
+
+def _resolve_recipe(
+    config: RunConfig, *, channels: int, precision: Precision | None, workers: WorkerPlan
+) -> Recipe:
+    recipe = config.recipe
+    crop = recipe.epochs > 1 if recipe.augment == "auto" else recipe.augment
+    flip = channels == 3 if recipe.flip == "auto" else recipe.flip
+    if recipe.precision != "auto":
+        precision = recipe.precision
+    return Recipe(
+        network=recipe.network,
+        epochs=recipe.epochs,
+        batch=recipe.batch,
+        lr=recipe.lr,
+        l2=recipe.l2,
+        crop=crop,
+        flip=crop and flip,
+        precision=precision or resolve_precision(gpu=workers.gpus > 0),
+        threads=recipe.threads,
+    )
+
+
+def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    try:
+        check_image_shape(config.recipe.network, shape)
+    except ValueError as error:
+        raise UserError(
+            f"recipe.network = {config.recipe.network}: {error} "
+            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+        ) from None
