@@ -30,11 +30,7 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
     workers, offer = plan.workers, plan.offer
     configuration = plan.config.model_dump(mode="json") | {"recipe": asdict(plan.recipe)}
     text = Group(
-        Text(
-            yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=1000),
-            no_wrap=True,
-            overflow="ignore",
-        ),
+        Text(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=78)),
         task_table(
             [
                 (
@@ -51,7 +47,7 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
         "settled",
         f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
         f"{offer.gpus:g} of {offer.max_gpus:g} GPUs are free",
-        f"workers: {workers.count} of {workers.cpus:g} CPUs and {workers.gpus:g} GPUs each"
+        f"workers: {workers.count}, each with {workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
         if workers.count
         else "workers: 0 (this process fits)",
     )

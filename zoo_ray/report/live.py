@@ -23,7 +23,7 @@ class Live:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._zoo: TaskID | None = None
+        self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=None, status="starting")
         self._fits: dict[str, TaskID] = {}
         self._episodes_told = 0
 
@@ -39,13 +39,14 @@ class Live:
         if not self._console.is_terminal:
             self._tell(progress)
             return
-        if self._zoo is None:
-            self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=1.0, status="")
         accuracy = progress.test_accuracy
         status = f"episode {progress.episodes_done}/{progress.episodes}" + (
             "" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%"
         )
-        self._bars.update(self._zoo, completed=progress.work_share, status=status)
+        if progress.fits or progress.fitted:
+            self._bars.update(self._zoo, total=1.0, completed=progress.work_share, status=status)
+        else:
+            self._bars.update(self._zoo, status=f"{status}  waiting for workers")
         for gone in self._fits.keys() - {fit.digest for fit in progress.fits}:
             self._bars.remove_task(self._fits.pop(gone))
         for fit in progress.fits:
