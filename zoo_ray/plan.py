@@ -1,6 +1,7 @@
 """A plan: a configuration with its data read and all that it leaves open resolved."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from zoo_ray.benchmarks import load_stream
@@ -33,7 +34,11 @@ class Plan:
 
 
 def plan_run(
-    config: RunConfig, *, offer: Offer | None = None, precision: Precision | None = None
+    config: RunConfig,
+    *,
+    offer: Offer | None = None,
+    precision: Precision | None = None,
+    meanwhile: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Plan:
     """Read the data and resolve all that a configuration leaves open.
 
@@ -41,6 +46,7 @@ def plan_run(
         config: what to run.
         offer: what the cluster has; None: this machine.
         precision: what `precision: auto` stands for, if the run has decided it before.
+        meanwhile: called while the data are read, with the workers planned.
 
     Raises:
         UserError: the data, the workers or the network do not allow it.
@@ -58,7 +64,10 @@ def plan_run(
     workers = plan_workers(
         config.workers, threads=config.recipe.threads, members=rules.members, offer=offer
     )
-    tasks = load_stream(config.benchmark)
+    with ThreadPoolExecutor(1) as reader:
+        stream = reader.submit(load_stream, config.benchmark)
+        meanwhile(workers)
+        tasks = stream.result()
     shape = same_shape(tasks)
     if shape is None:
         raise UserError("benchmark.dataset: images differ in size or channels between tasks")

@@ -1,5 +1,6 @@
 """A run: from a configuration to a grown zoo and its record in the store."""
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo_ray.cluster.plan import WorkerPlan
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Precision
@@ -76,13 +78,20 @@ class Prepared(NamedTuple):
     record: RunRecord | None
 
 
-def prepare(config: RunConfig, *, name: str, address: str | None = None) -> Prepared:
+def prepare(
+    config: RunConfig,
+    *,
+    name: str,
+    address: str | None = None,
+    on_new_run: Callable[[WorkerPlan], None] = lambda _: None,
+) -> Prepared:
     """Resolve a run and hold it against what the store has under its name. Writes nothing.
 
     Args:
         config: what to run.
         name: of the run.
         address: of a Ray cluster to join, if any.
+        on_new_run: called while the data are read, if the store has no such run.
 
     Raises:
         UserError: anything outside the program is not as it must be; see the message.
@@ -95,7 +104,12 @@ def prepare(config: RunConfig, *, name: str, address: str | None = None) -> Prep
 
         connect(address)
         offer = cluster_offer()
-    plan = plan_run(config, offer=offer, precision=_recorded_precision(record))
+    plan = plan_run(
+        config,
+        offer=offer,
+        precision=_recorded_precision(record),
+        meanwhile=on_new_run if record is None else lambda _: None,
+    )
     if record is not None:
         _refuse_other_configuration(plan, record, name=name)
     return Prepared(plan, store, record)
@@ -126,15 +140,23 @@ def grow(
         UserError: anything outside the program is not as it must be; see the message.
     """
     started = started or time.time()
-    plan, store, record = prepare(config, name=name, address=address)
-    growth = plan.growth()
-    read = replay(growth, store)
-    grown = Grown(fitted=0, first_fit=None)
-    if record is None or len(record.tasks) < len(plan.tasks):
-        store.write_run(name, _run_record(plan))
-    if not growth.finished:
-        grown = _grow(plan, growth, store, name=name, on_progress=on_progress)
-        read = plan.rules.members - grown.fitted
+    with contextlib.ExitStack() as until_grown:
+
+        def start_ray(workers: WorkerPlan) -> None:
+            if workers.count:
+                from zoo_ray.cluster.session import local_ray  # imports Ray
+
+                until_grown.enter_context(local_ray())
+
+        plan, store, record = prepare(config, name=name, address=address, on_new_run=start_ray)
+        growth = plan.growth()
+        read = replay(growth, store)
+        grown = Grown(fitted=0, first_fit=None)
+        if record is None or len(record.tasks) < len(plan.tasks):
+            store.write_run(name, _run_record(plan))
+        if not growth.finished:
+            grown = _grow(plan, growth, store, name=name, on_progress=on_progress)
+            read = plan.rules.members - grown.fitted
     figure = _write_results(growth, store, name=name)
     return RunResult(
         name=name,

@@ -104,7 +104,7 @@ def grow_on_ray(
     Raises:
         UserError: a fit failed, the workers ended early, or another command grows this run.
     """
-    with _ray():
+    with local_ray():
         images = [ray.put(task) for task in tasks]
         job = Job(
             run=run,
@@ -122,7 +122,8 @@ def grow_on_ray(
 
 
 @contextlib.contextmanager
-def _ray() -> Iterator[None]:
+def local_ray() -> Iterator[None]:
+    """A Ray of this process's own, unless it has joined or started one."""
     # A process of Ray that dies is reported on this process's stdout, whatever log_to_driver says.
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         if ray.is_initialized():
