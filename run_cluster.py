@@ -1,6 +1,7 @@
 """The command line of zoo_ray: `python run_cluster.py --help`."""
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment]  # nobody reads it, the interpreter neither
+        return 0
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it ended", file=sys.stderr)
         return 130
@@ -46,7 +50,8 @@ def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
     from zoo_ray.run import grow
 
     name = _name(arguments)
-    with Live(people) as live:
+    # Libraries (downloads, Ray) print what is not for scripts to read.
+    with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
         result = grow(
             config,
             name=name,
@@ -72,7 +77,8 @@ def check(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
     from zoo_ray.report.check import check_report
     from zoo_ray.run import prepare
 
-    plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
+    with contextlib.redirect_stdout(sys.stderr):
+        plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
     report = check_report(plan, store=store)
     (people if arguments.json else Console()).print(report.text)
     if arguments.json:

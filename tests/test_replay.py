@@ -2,10 +2,10 @@ import logging
 from pathlib import Path
 
 import pytest
-from toys import deliver_toy, toy_growth, toy_member, toy_predictions, toy_rules
+from toys import deliver_toy, replayed, toy_growth, toy_member, toy_predictions, toy_rules
 
 from zoo_ray.members.member import Member
-from zoo_ray.replay import deliver, read_stored, replay
+from zoo_ray.replay import deliver, read_stored
 from zoo_ray.zoo.growth import Growth
 
 RULES = toy_rules(5, tasks_per_member=2, members_per_episode=2)
@@ -15,7 +15,9 @@ def publish(store, growth: Growth, wanted) -> None:
     tasks = [growth.tasks[position] for position in wanted.tasks]
     made = toy_member()
     predictions = toy_predictions(wanted.spec, tasks)
-    store.publish_member(wanted.spec, Member(made.weights, predictions, [0.0], 0.0, made.hardware))
+    store.publish_member(
+        wanted.spec, Member(made.weights, predictions, [0.0], 0.0, made.hardware), call="test"
+    )
 
 
 @pytest.fixture
@@ -31,17 +33,17 @@ def full_store(store):
 
 def test_an_empty_store_gives_nothing(store):
     growth = toy_growth(RULES)
-    assert replay(growth, store) == 0
+    assert replayed(growth, store) == 0
     assert growth.episodes == []
 
 
 def test_a_full_store_gives_the_whole_zoo(full_store):
     store, grown = full_store
     growth = toy_growth(RULES)
-    assert replay(growth, store) == RULES.members
+    assert replayed(growth, store) == RULES.members
     assert growth.finished
     assert growth.digest() == grown.digest()
-    assert replay(growth, store) == 0
+    assert replayed(growth, store) == 0
 
 
 def test_replay_goes_as_far_as_members_are_there(full_store):
@@ -50,7 +52,7 @@ def test_replay_goes_as_far_as_members_are_there(full_store):
     store.drop_member(third.digest)
     growth = toy_growth(RULES)
     # Both members of the first two episodes, and the other one of the third.
-    assert replay(growth, store) == 5
+    assert replayed(growth, store) == 5
     assert len(growth.episodes) == 2
     assert [w.spec.digest for w in growth.wanted()] == [third.digest]
 
@@ -67,7 +69,7 @@ def test_a_corrupt_member_is_named_in_the_log_and_missing(full_store, caplog):
     path = corrupt(store, victim.digest)
     growth = toy_growth(RULES)
     with caplog.at_level(logging.WARNING, "zoo_ray"):
-        replay(growth, store)
+        replayed(growth, store)
     assert [str(path) in line for line in caplog.messages] == [True]
     assert [w.spec.digest for w in growth.wanted()] == [victim.digest]
     assert not store.has_member(victim.digest)
@@ -77,19 +79,19 @@ def test_a_corrupt_member_fitted_again_gives_the_same_zoo(full_store):
     store, grown = full_store
     corrupt(store, grown.episodes[3].members[0].digest)
     growth = toy_growth(RULES)
-    replay(growth, store)
+    replayed(growth, store)
     (wanted,) = growth.wanted()
     publish(store, growth, wanted)
-    assert replay(growth, store) == 3
+    assert replayed(growth, store) == 3
     assert growth.digest() == grown.digest()
 
 
 def test_a_member_of_other_shapes_is_named_in_the_log_and_missing(store, caplog):
     growth = toy_growth(RULES)
     wanted = growth.wanted()[0]
-    store.publish_member(wanted.spec, toy_member(classes=(2,), sizes=(1, 0, 1)))
+    store.publish_member(wanted.spec, toy_member(classes=(2,), sizes=(1, 0, 1)), call="test")
     with caplog.at_level(logging.WARNING, "zoo_ray"):
-        assert replay(growth, store) == 0
+        assert replayed(growth, store) == 0
     assert "have shape" in caplog.text
     assert wanted.spec.digest in caplog.text
     assert not store.has_member(wanted.spec.digest)

@@ -1,13 +1,14 @@
 import logging
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toys import RECIPE, toy_rules, toy_task
+from toys import RECIPE, replayed, toy_rules, toy_task
 
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Recipe
-from zoo_ray.replay import replay
+from zoo_ray.replay import Tally
 from zoo_ray.sequential import grow_here
 from zoo_ray.zoo.growth import Growth
 
@@ -24,28 +25,33 @@ def new_growth(recipe: Recipe = RECIPE) -> Growth:
 
 
 def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
-    growth = new_growth(recipe)
-    grown = grow_here(
-        growth=growth, store=store, tasks=TASKS, device="cpu", on_progress=on_progress
+    growth, tally = new_growth(recipe), Tally(call=uuid.uuid4().hex)
+    first_fit = grow_here(
+        growth=growth,
+        store=store,
+        tasks=TASKS,
+        device="cpu",
+        tally=tally,
+        on_progress=on_progress,
     )
-    return growth, grown
+    assert (first_fit is None) == (tally.fitted == 0)
+    return growth, tally
 
 
 def test_it_fits_every_member_and_publishes_it(store):
     growth, grown = grow(store)
     assert growth.finished
     assert grown.fitted == 6
-    assert grown.first_fit is not None
     assert all(store.has_member(member.digest) for member in growth.members())
     again = new_growth()
-    assert replay(again, store) == 6
+    assert replayed(again, store) == 6
     assert again.digest() == growth.digest()
 
 
 def test_what_the_store_holds_is_not_fitted(store):
     first, _ = grow(store)
     second, grown = grow(store)
-    assert grown == (0, None)
+    assert (grown.fitted, grown.read) == (0, 6)
     assert second.digest() == first.digest()
 
 
@@ -101,6 +107,6 @@ def test_what_was_fitted_before_a_failure_stays(store):
     with pytest.raises(Stop):
         grow(store, on_progress=stop)
     growth = new_growth()
-    assert replay(growth, store) == 2
+    assert replayed(growth, store) == 2
     _, grown = grow(store)
     assert grown.fitted == 4

@@ -47,7 +47,7 @@ def edit(path, change):
 )
 def test_a_member_is_read_bit_for_bit_as_it_was_published(store, classes, sizes):
     spec, member = toy_spec(classes=classes), toy_member(classes=classes, sizes=sizes)
-    store.publish_member(spec, member)
+    store.publish_member(spec, member, call="test")
     stored = store.read_predictions(spec.digest)
     assert len(stored.predictions) == len(member.predictions)
     for read, published in zip(stored.predictions, member.predictions, strict=True):
@@ -62,7 +62,7 @@ def test_predictions_in_another_memory_order_are_stored_all_the_same(store):
     turned = toy_member(classes=(3,))
     for part, array in turned.predictions[0].items():
         turned.predictions[0][part] = np.asfortranarray(array)
-    store.publish_member(toy_spec(classes=(3,)), turned)
+    store.publish_member(toy_spec(classes=(3,)), turned, call="test")
     read = store.read_predictions(toy_spec(classes=(3,)).digest).predictions[0]["train"]
     np.testing.assert_array_equal(read, turned.predictions[0]["train"])
 
@@ -71,7 +71,7 @@ def test_a_member_exists_once_its_pointer_does(store):
     assert not store.has_member(SPEC.digest)
     assert store.read_predictions(SPEC.digest) is None
     assert store.read_weights(SPEC.digest) is None
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     assert store.has_member(SPEC.digest)
     (folder(store) / "member.json").unlink()
     assert not store.has_member(SPEC.digest)
@@ -79,7 +79,7 @@ def test_a_member_exists_once_its_pointer_does(store):
 
 
 def test_the_pointer_says_what_the_member_is(store):
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     pointer = json.loads((folder(store) / "member.json").read_text())
     assert pointer["spec"] == json.loads(json.dumps(SPEC.to_dict()))
     assert (pointer["epoch_losses"], pointer["fit_s"]) == ([0.5, 0.25], 1.25)
@@ -91,17 +91,19 @@ def test_the_pointer_says_what_the_member_is(store):
 
 def test_the_checksum_names_the_predictions(store):
     other = toy_spec(seed=1)
-    store.publish_member(SPEC, MEMBER)
-    store.publish_member(other, replace(MEMBER, weights={"a": np.zeros(1, np.float32)}))
+    store.publish_member(SPEC, MEMBER, call="test")
+    store.publish_member(
+        other, replace(MEMBER, weights={"a": np.zeros(1, np.float32)}), call="test"
+    )
     sums = [store.read_predictions(spec.digest).sha256 for spec in (SPEC, other)]
     assert sums[0] == sums[1]
 
 
 def test_the_second_publication_loses_whole(store):
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     before = (folder(store) / "member.json").read_bytes()
     sha256 = store.read_predictions(SPEC.digest).sha256
-    store.publish_member(SPEC, toy_member(seed=1))
+    store.publish_member(SPEC, toy_member(seed=1), call="test")
     assert (folder(store) / "member.json").read_bytes() == before
     assert store.read_predictions(SPEC.digest).sha256 == sha256
     assert same_bits(store.read_weights(SPEC.digest)["a"], MEMBER.weights["a"])
@@ -109,7 +111,7 @@ def test_the_second_publication_loses_whole(store):
 
 def test_nothing_but_whole_files_is_left(store):
     for member in (MEMBER, MEMBER, toy_member(seed=1)):
-        store.publish_member(SPEC, member)
+        store.publish_member(SPEC, member, call="test")
     store.write_run("run", record())
     store.write_run("run", record())
     names = files(store)
@@ -118,15 +120,15 @@ def test_nothing_but_whole_files_is_left(store):
 
 
 def test_a_dropped_member_is_missing_and_can_be_published_again(store):
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     store.drop_member(SPEC.digest)
     assert not store.has_member(SPEC.digest)
-    store.publish_member(SPEC, toy_member(seed=1))
+    store.publish_member(SPEC, toy_member(seed=1), call="test")
     assert same_bits(store.read_weights(SPEC.digest)["a"], toy_member(seed=1).weights["a"])
 
 
 def test_a_member_may_be_dropped_by_several_who_saw_it_corrupt(store):
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     store.drop_member(SPEC.digest)
     store.drop_member(SPEC.digest)
     assert not store.has_member(SPEC.digest)
@@ -141,7 +143,7 @@ store = Store(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for seed in range(20):
-    store.publish_member(toy_spec(seed=seed), toy_member(seed=int(sys.argv[2])))
+    store.publish_member(toy_spec(seed=seed), toy_member(seed=int(sys.argv[2])), call="test")
 """
 
 
@@ -185,7 +187,7 @@ def read_both(store):
 
 @pytest.fixture
 def published(store):
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     return store
 
 
@@ -356,7 +358,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path, below)
     assert store.read_run("run") is None
     assert not store.has_member(SPEC.digest)
     for write in (
-        lambda: store.publish_member(SPEC, MEMBER),
+        lambda: store.publish_member(SPEC, MEMBER, call="test"),
         lambda: store.write_run("run", record()),
     ):
         with pytest.raises(UserError, match="--store") as caught:
@@ -395,5 +397,5 @@ def test_a_store_is_created_by_its_first_file_and_not_before(tmp_path):
     store = Store(str(tmp_path / "store"))
     store.read_run("run")
     assert not (tmp_path / "store").exists()
-    store.publish_member(SPEC, MEMBER)
+    store.publish_member(SPEC, MEMBER, call="test")
     assert folder(store).is_dir()

@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo_ray.members.member import Member
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
+from zoo_ray.replay import Tally, replay
 from zoo_ray.task import PARTS, Part, Predictions, Task, TaskLabels
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import Rules
@@ -151,3 +152,10 @@ def write_idx_dataset(folder: Path, *, classes: int, train: int, test: int) -> N
             header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             file = folder / f"{split}-{kind}-idx{array.ndim}-ubyte"
             file.write_bytes(header + array.tobytes())
+
+
+def replayed(growth, store) -> int:
+    """Replay a store into a zoo; how many members it held."""
+    tally = Tally(call="another")
+    replay(growth, store, tally=tally)
+    return tally.read

@@ -237,27 +237,33 @@ def _describe(error: ValidationError) -> str:
     """The first problem in one line (unknown keys first: they often explain the others)."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
-    # Union members appear in the location as their type; people know only keys and positions.
-    *path, last = problem["loc"] or ("configuration",)
-    location = [part for part in path if isinstance(part, int) or part.isidentifier()]
-    if isinstance(last, int) or last.isidentifier() or problem["type"] == "extra_forbidden":
-        location.append(last)
-    fields = _fields_at(location[:-1])
-    key = ".".join(str(part) for part in location if not _is_union_tag(part)) or "configuration"
-    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    key = _key_of(problem)
+    others = {_key_of(other) for other in problems} - {key}
+    more = f" (and {len(others)} more problems)" if others else ""
+    fields = _fields_at(key[:-1])
+    name = ".".join(str(part) for part in key) or "configuration"
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}; allowed here: {', '.join(fields)}{more}"
+        return f"unknown key {name}; allowed here: {', '.join(fields)}{more}"
     if problem["type"] == "missing":
-        return f"{key} is missing{more}"
+        return f"{name} is missing{more}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key} = {_shown(problem['input'])}: {message}{more}"
+    return f"{name} = {_shown(problem['input'])}: {message}{more}"
 
 
-def _is_union_tag(part: str | int) -> bool:
-    return part in {"int", "float", "bool", "constrained-int", "constrained-float", "str"}
+_UNION_TAGS = {"int", "float", "bool", "str", "constrained-int", "constrained-float"}
 
 
-def _fields_at(location: list[Any]) -> list[str]:
+def _key_of(problem: Any) -> tuple[str | int, ...]:
+    """Where a problem is. Branches of a union appear in pydantic's locations by their types, and
+    each complains of the same value; people know only keys and positions."""
+    *path, last = problem["loc"] or ("configuration",)
+    known = [part for part in path if isinstance(part, int) or part.isidentifier()]
+    if isinstance(last, int) or last.isidentifier() or problem["type"] == "extra_forbidden":
+        known.append(last)
+    return tuple(part for part in known if part not in _UNION_TAGS)
+
+
+def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = RunConfig
     for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None

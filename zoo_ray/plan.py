@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from zoo_ray.benchmarks import load_stream
-from zoo_ray.cluster.plan import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
 from zoo_ray.networks import check_image_shape
+from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import Rules

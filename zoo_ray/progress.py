@@ -53,7 +53,8 @@ class Progress:
     Attributes:
         episodes_done, episodes: complete episodes, and how many there will be.
         members_done, members: members delivered, and how many there will be.
-        fitted: members published by this call so far.
+        fitted: members fitted by this call so far.
+        first_fit: when its first fit began, in seconds since the epoch; None before.
         work_share: share of this call's work that is done, 0 to 1, fits under way included.
         test_accuracy: mean over the tasks seen, after the last complete episode.
         fits: the fits under way.
@@ -64,17 +65,10 @@ class Progress:
     members_done: int
     members: int
     fitted: int
+    first_fit: float | None
     work_share: float
     test_accuracy: float | None
     fits: tuple[FitState, ...]
-
-
-class Grown(NamedTuple):
-    """What growing a zoo took: members fitted by this call, and when the first fit began (seconds
-    since the epoch; None if there was none)."""
-
-    fitted: int
-    first_fit: float | None
 
 
 class Samples(NamedTuple):
@@ -112,7 +106,9 @@ class Work:
         self._growth = growth
         self._at_start = training_samples(growth).total
 
-    def progress(self, *, fitted: int, fits: tuple[FitState, ...]) -> Progress:
+    def progress(
+        self, *, fitted: int, first_fit: float | None, fits: tuple[FitState, ...]
+    ) -> Progress:
         """The present state."""
         growth, rules = self._growth, self._growth.rules
         samples = training_samples(growth)
@@ -127,6 +123,7 @@ class Work:
             members_done=rules.members - growth.members_left,
             members=rules.members,
             fitted=fitted,
+            first_fit=first_fit,
             work_share=min(max(share, 0.0), 1.0),
             test_accuracy=None if seen is None else float(seen.mean()),
             fits=fits,

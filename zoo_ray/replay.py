@@ -1,11 +1,42 @@
 """Bring a zoo as far as the store's members take it."""
 
 import logging
+from dataclasses import dataclass, field
 
 from zoo_ray.store import CorruptMember, Store, StoredPredictions
 from zoo_ray.zoo.growth import Growth
 
 log = logging.getLogger("zoo_ray")
+
+
+@dataclass
+class Tally:
+    """Where a zoo's members came from.
+
+    Attributes:
+        call: names the command that counts.
+        fitted: members that this command published.
+        read: members that were there, or came from others.
+        hardware: what they were fitted on; of two kinds, bits differ.
+    """
+
+    call: str
+    fitted: int = 0
+    read: int = 0
+    hardware: set[str] = field(default_factory=set)
+
+    def count(self, stored: StoredPredictions) -> None:
+        """Count a member."""
+        self.fitted += stored.call == self.call
+        self.read += stored.call != self.call
+        self.hardware.add(stored.hardware)
+        if len(self.hardware) == 2:
+            log.warning(
+                "members were fitted on different hardware or versions of torch (%s): another "
+                "machine will not give the same bits",
+                " and ".join(sorted(self.hardware)),
+            )
+            self.hardware.add("")  # once is enough
 
 
 def read_stored(store: Store, digest: str) -> StoredPredictions | None:
@@ -33,19 +64,22 @@ def deliver(growth: Growth, store: Store, digest: str, stored: StoredPredictions
     return True
 
 
-def replay(growth: Growth, store: Store) -> int:
-    """Deliver every wanted member that the store holds; returns how many there were."""
-    read = 0
+def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -> bool:
+    """Read a member, fold it in and count it; returns whether it was there."""
+    stored = read_stored(store, digest)
+    found = deliver(growth, store, digest, stored)
+    if stored is not None and found:
+        tally.count(stored)
+    return found
+
+
+def replay(growth: Growth, store: Store, *, tally: Tally) -> None:
+    """Fold in every wanted member that the store holds."""
     missing: set[str] = set()
     while new := [w.spec.digest for w in growth.wanted() if w.spec.digest not in missing]:
-        for digest in new:
-            if deliver(growth, store, digest, read_stored(store, digest)):
-                read += 1
-            else:
-                missing.add(digest)
-    return read
+        missing.update(d for d in new if not deliver_stored(growth, store, d, tally=tally))
 
 
-def _drop(store: Store, digest: str, error: object) -> None:
-    log.warning("store: %s; the member is treated as missing", error)
+def _drop(store: Store, digest: str, problem: object) -> None:
+    log.warning("store: %s; the member is treated as missing", problem)
     store.drop_member(digest)

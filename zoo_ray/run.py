@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo_ray.cluster.plan import WorkerPlan
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Precision
+from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
-from zoo_ray.progress import Grown, Progress
-from zoo_ray.replay import replay
+from zoo_ray.progress import Progress
+from zoo_ray.replay import Tally, replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
@@ -150,21 +151,20 @@ def grow(
 
         plan, store, record = prepare(config, name=name, address=address, on_new_run=start_ray)
         growth = plan.growth()
-        read = replay(growth, store)
-        grown = Grown(fitted=0, first_fit=None)
-        if record is None or len(record.tasks) < len(plan.tasks):
-            store.write_run(name, _run_record(plan))
+        tally = Tally(call=uuid.uuid4().hex)
+        replay(growth, store, tally=tally)
+        _record_run(store, plan, record, name=name)
+        first_fit = None
         if not growth.finished:
-            grown = _grow(plan, growth, store, name=name, on_progress=on_progress)
-            read = plan.rules.members - grown.fitted
+            first_fit = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
     figure = _write_results(growth, store, name=name)
     return RunResult(
         name=name,
         store=store.address,
         growth=growth,
-        fitted=grown.fitted,
-        read=read,
-        first_fit_s=None if grown.first_fit is None else grown.first_fit - started,
+        fitted=tally.fitted,
+        read=tally.read,
+        first_fit_s=None if first_fit is None else first_fit - started,
         wall_s=time.time() - started,
         figure=figure,
     )
@@ -176,8 +176,9 @@ def _grow(
     store: Store,
     *,
     name: str,
+    tally: Tally,
     on_progress: Callable[[Progress], None],
-) -> Grown:
+) -> float | None:
     if plan.workers.count == 0:
         from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
@@ -186,27 +187,29 @@ def _grow(
             store=store,
             tasks=plan.tasks,
             device=plan.workers.device,
+            tally=tally,
             on_progress=on_progress,
         )
     from zoo_ray.cluster.session import grow_on_ray  # imports Ray
 
-    grown = grow_on_ray(
+    first_fit = grow_on_ray(
         run=name,
         store_address=store.address,
         tasks=plan.tasks,
         rules=plan.rules,
         recipe=plan.recipe,
         workers=plan.workers,
+        call=tally.call,
         on_progress=on_progress,
     )
     # The store is the state: what the workers published is read from there like anything else.
-    replay(growth, store)
+    replay(growth, store, tally=tally)
     if not growth.finished:
         raise UserError(
             f"store {store.address}: members that the workers published cannot be found; "
             "all nodes must see the same store: give a shared folder with --store"
         )
-    return grown
+    return first_fit
 
 
 # ---- the record of a run
@@ -227,6 +230,15 @@ def _run_record(plan: Plan) -> RunRecord:
             **{package: version(package) for package in packages},
         },
     )
+
+
+def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str) -> None:
+    now = _run_record(plan)
+    if record is None:
+        # Another command may have begun a run of this name since we looked.
+        _refuse_other_configuration(plan, store.create_run(name, now), name=name)
+    elif len(record.tasks) < len(now.tasks):
+        store.write_run(name, now)
 
 
 def _recorded_precision(record: RunRecord | None) -> Precision | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from zoo_ray.errors import UserError
 from zoo_ray.members.fit import FitFailed, fit
 from zoo_ray.members.member import FitProgress
-from zoo_ray.progress import FitState, Grown, Progress, Work
-from zoo_ray.replay import deliver, read_stored
+from zoo_ray.progress import FitState, Progress, Work
+from zoo_ray.replay import Tally, deliver_stored
 from zoo_ray.store import Store
 from zoo_ray.task import Task
 from zoo_ray.zoo.growth import Growth, Wanted
@@ -19,8 +19,9 @@ def grow_here(
     store: Store,
     tasks: Sequence[Task],
     device: str,
+    tally: Tally,
     on_progress: Callable[[Progress], None],
-) -> Grown:
+) -> float | None:
     """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
 
     Args:
@@ -28,25 +29,30 @@ def grow_here(
         store: where members are published, and read from.
         tasks: the stream.
         device: a torch device.
+        tally: counts the members.
         on_progress: called about twice a second.
+
+    Returns:
+        When the first fit began, in seconds since the epoch; None if there was none.
 
     Raises:
         UserError: a fit failed, or the store cannot be written.
     """
     work = Work(growth)
-    fitted, first_fit = 0, None
+    first_fit: float | None = None
+
+    def show(*fits: FitState) -> None:
+        on_progress(work.progress(fitted=tally.fitted, first_fit=first_fit, fits=fits))
+
     while not growth.finished:
         wanted = growth.wanted()[0]
         digest = wanted.spec.digest
-        if deliver(growth, store, digest, read_stored(store, digest)):
+        if deliver_stored(growth, store, digest, tally=tally):
             continue
         first_fit = first_fit or time.time()
 
-        def report(
-            state: FitProgress | None, wanted: Wanted = wanted, fitted: int = fitted
-        ) -> None:
-            fits = (FitState.of(wanted, growth, worker="here", progress=state),)
-            on_progress(work.progress(fitted=fitted, fits=fits))
+        def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:
+            show(FitState.of(wanted, growth, worker="here", progress=progress))
 
         report(None)
         try:
@@ -58,12 +64,11 @@ def grow_here(
             )
         except FitFailed as error:
             raise UserError(f"{wanted.name}: {error}") from None
-        store.publish_member(wanted.spec, member)
-        fitted += 1
-        if not deliver(growth, store, digest, read_stored(store, digest)):
+        store.publish_member(wanted.spec, member, call=tally.call)
+        if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(
                 f"store {store.address}: {wanted.name} was written and cannot be read again; "
                 "check the disk, or give another --store"
             )
-    on_progress(work.progress(fitted=fitted, fits=()))
-    return Grown(fitted=fitted, first_fit=first_fit)
+    show()
+    return first_fit

@@ -36,10 +36,19 @@ _PREDICTIONS = pa.schema(
 
 
 class StoredPredictions(NamedTuple):
-    """A member's predictions as the store holds them, and their checksum."""
+    """A member's predictions as the store holds them.
+
+    Attributes:
+        predictions: on each of the member's tasks, in the order of its spec.
+        sha256: checksum of the file that holds them.
+        call: the command that published the member.
+        hardware: what it was fitted on.
+    """
 
     predictions: list[Predictions]
     sha256: str
+    call: str
+    hardware: str
 
 
 class TaskRecord(BaseModel):
@@ -102,8 +111,13 @@ class Store:
         """Whether a member is finished."""
         return self._exists(f"members/{digest}/member.json")
 
-    def publish_member(self, spec: MemberSpec, member: Member) -> None:
+    def publish_member(self, spec: MemberSpec, member: Member, *, call: str) -> None:
         """Make a member exist, unless it does already: then the published one stays.
+
+        Args:
+            spec: what the member is.
+            member: the result of its fit.
+            call: names the command that publishes it.
 
         Raises:
             UserError: the store cannot be written.
@@ -119,6 +133,7 @@ class Store:
             "epoch_losses": member.epoch_losses,
             "fit_s": round(member.fit_s, 3),
             "hardware": member.hardware,
+            "call": call,
         }
         self._create(f"{folder}/member.json", _to_json(pointer))
 
@@ -131,11 +146,18 @@ class Store:
         found = self._read_payload(digest, "predictions")
         if found is None:
             return None
-        payload, entry = found
+        payload, pointer = found
+        entry = pointer["predictions"]
         try:
-            return StoredPredictions(_predictions_from_bytes(payload), entry["sha256"])
+            predictions = _predictions_from_bytes(payload)
         except (pa.ArrowException, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
             raise CorruptMember(f"{self._member_path(digest)}/{entry['name']}: {error}") from None
+        return StoredPredictions(
+            predictions=predictions,
+            sha256=entry["sha256"],
+            call=str(pointer.get("call")),
+            hardware=json.dumps(pointer.get("hardware"), sort_keys=True),
+        )
 
     def read_weights(self, digest: str) -> dict[str, Any] | None:
         """A member's parameters and buffers as numpy arrays, or None if it is not finished.
@@ -148,7 +170,14 @@ class Store:
 
     def drop_member(self, digest: str) -> None:
         """Make a corrupt member missing, so that it can be published again."""
-        (Path(self.address) / "members" / digest / "member.json").unlink(missing_ok=True)
+        path = f"members/{digest}/member.json"
+        try:
+            (Path(self.address) / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"store {self.address}: cannot remove {path} ({error.strerror}), which is corrupt; "
+                "remove it, or give a store you may write to with --store"
+            ) from None
 
     # ---- runs
 
@@ -170,8 +199,14 @@ class Store:
                 f"({error.errors()[0]['msg']}); remove it or use another --name"
             ) from None
 
+    def create_run(self, name: str, record: "RunRecord") -> "RunRecord":
+        """Write a run's `run.json` unless there is one; returns the one there is then."""
+        path = f"runs/{check_name(name)}/run.json"
+        self._create(path, _to_json(record.model_dump()))
+        return self.read_run(name) or record
+
     def write_run(self, name: str, record: "RunRecord") -> None:
-        """Write a run's `run.json`."""
+        """Write a run's `run.json`, over the one there may be."""
         self._replace(f"runs/{check_name(name)}/run.json", _to_json(record.model_dump()))
 
     def write_table(self, name: str, file: str, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -225,7 +260,7 @@ class Store:
             raise CorruptMember(f"{self._member_path(digest)}/{name}: missing")
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise CorruptMember(f"{self._member_path(digest)}/{name}: wrong checksum")
-        return payload, entry
+        return payload, pointer
 
     def _exists(self, path: str) -> bool:
         return bool(self._files.get_file_info(path).type == pa.fs.FileType.File)

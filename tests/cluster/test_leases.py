@@ -42,6 +42,18 @@ def test_a_new_worker_of_a_rank_inherits_the_spec_of_the_dead_one():
     assert leases.take(rank=0, worker="reborn") == wanted(3)
 
 
+def test_a_call_of_a_dead_worker_that_still_waits_gets_nothing():
+    leases = offered()
+    for life in range(4):
+        assert leases.take(rank=0, worker=f"life {life}") is None
+    leases.offer(wanted(1))
+    for life in range(3):
+        assert leases.take(rank=0, worker=f"life {life}") is None
+        assert leases.is_gone(f"life {life}")
+    assert leases.take(rank=0, worker="life 3") == wanted(1)
+    assert leases.lost_too_often() is None
+
+
 def test_an_ended_spec_is_leased_to_nobody_whoever_delivered_it():
     leases = offered(1, 2)
     leases.take(rank=0, worker="a")

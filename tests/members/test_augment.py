@@ -66,18 +66,19 @@ def test_crop_and_flip_is_image_by_image_what_its_name_says(height, width, chann
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (40, height, width, channels), dtype=np.uint8)
     padded = np.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
+    samples = rng.permutation(40)
     choice = shifts(samples=40)
-    result = crop_and_flip(torch.from_numpy(padded), choice).numpy()
-    for sample, (top, left, flip) in enumerate(zip(*(c.tolist() for c in choice), strict=True)):
-        crop = padded[sample, top : top + height, left : left + width]
-        np.testing.assert_array_equal(result[sample], crop[:, ::-1] if flip else crop)
+    result = crop_and_flip(torch.from_numpy(padded), torch.from_numpy(samples), choice).numpy()
+    for place, (top, left, flip) in enumerate(zip(*(c.tolist() for c in choice), strict=True)):
+        crop = padded[samples[place], top : top + height, left : left + width]
+        np.testing.assert_array_equal(result[place], crop[:, ::-1] if flip else crop)
 
 
 def test_the_middle_crop_is_the_image():
     image = torch.arange(28 * 28, dtype=torch.uint8).reshape(1, 28, 28, 1)
     padded = torch.nn.functional.pad(image, (0, 0, PAD, PAD, PAD, PAD))
     middle = Shifts(torch.tensor([PAD]), torch.tensor([PAD]), torch.tensor([False]))
-    cropped = crop_and_flip(padded, middle)
+    cropped = crop_and_flip(padded, torch.tensor([0]), middle)
     assert torch.equal(cropped, image)
     assert cropped.is_contiguous()
 
@@ -89,3 +90,8 @@ def test_normalise_moves_channels_first_and_scales():
     expected = (torch.tensor([0, 51, 255]) / 255 - 0.5) / 0.25
     torch.testing.assert_close(result.flatten(), expected)
     assert images.flatten().tolist() == [0, 51, 255]
+
+
+def test_normalise_rounds_to_another_precision_only_at_the_end():
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16, 1)
+    assert torch.equal(normalise(images, torch.bfloat16), normalise(images).bfloat16())

@@ -33,6 +33,7 @@ def spec_of(tasks, *, seed=11, **recipe):
 
 GREY_SPEC = spec_of(GREY)
 COLOUR_SPEC = spec_of(COLOUR, epochs=2, crop=True, flip=True)
+LOW_SPEC = spec_of(COLOUR, precision="bfloat16")
 
 
 def bits(member):
@@ -73,8 +74,9 @@ import json, sys
 sys.path.insert(0, "tests/members"); sys.path.insert(0, "tests")
 import torch
 torch.set_num_threads(2); torch.manual_seed(99); torch.rand(1000) @ torch.rand(1000)
-from test_fit import COLOUR, COLOUR_SPEC, GREY, GREY_SPEC, bits, fit
-members = fit(spec=COLOUR_SPEC, tasks=COLOUR), fit(spec=GREY_SPEC, tasks=GREY)
+from test_fit import COLOUR, COLOUR_SPEC, GREY, GREY_SPEC, LOW_SPEC, bits, fit
+specs = (COLOUR_SPEC, COLOUR), (GREY_SPEC, GREY), (LOW_SPEC, COLOUR)
+members = [fit(spec=spec, tasks=tasks) for spec, tasks in specs]
 print(json.dumps([bits(member) for member in members]))
 """
 
@@ -87,7 +89,8 @@ def test_another_process_gives_the_same_bits(grey_member, colour_member):
         check=True,
         capture_output=True,
     ).stdout
-    expected = json.dumps([bits(colour_member), bits(grey_member)])
+    low_member = fit(spec=LOW_SPEC, tasks=COLOUR)
+    expected = json.dumps([bits(colour_member), bits(grey_member), bits(low_member)])
     assert json.loads(output) == json.loads(expected)
 
 
@@ -97,6 +100,8 @@ def disturbed_torch():
     before = torch.get_num_threads(), torch.get_float32_matmul_precision()
     torch.set_num_threads(2)
     torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    torch._C._set_mkldnn_enabled(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(123)
     torch.rand(77)
@@ -104,6 +109,8 @@ def disturbed_torch():
     yield
     torch.set_num_threads(before[0])
     torch.set_float32_matmul_precision(before[1])
+    torch.set_default_dtype(torch.float32)
+    torch._C._set_mkldnn_enabled(True)
     torch.use_deterministic_algorithms(False)
 
 
@@ -112,7 +119,10 @@ def torch_state():
         "threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "filled": torch.utils.deterministic.fill_uninitialized_memory,
         "matmul": torch.get_float32_matmul_precision(),
+        "dtype": torch.get_default_dtype(),
+        "mkldnn": torch.backends.mkldnn.enabled,
         "generator": torch.get_rng_state().tolist(),
         "grad": torch.is_grad_enabled(),
         "numpy": np.random.get_state()[1].tolist(),
@@ -347,6 +357,12 @@ def test_a_fit_that_diverges_fails_in_one_line_that_says_what_to_try(lr, epochs)
         fit(spec=spec_of(GREY, lr=lr, epochs=epochs), tasks=GREY)
     assert "recipe.lr" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_a_fit_in_bfloat16_that_diverges_fails(lr):
+    with pytest.raises(FitFailed, match=r"recipe\.lr"):
+        fit(spec=spec_of(GREY, lr=lr, epochs=3, precision="bfloat16"), tasks=GREY)
 
 
 @pytest.mark.parametrize("wrong", [GREY[:1], GREY[::-1], [*GREY, GREY[0]], COLOUR, []])

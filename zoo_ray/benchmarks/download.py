@@ -1,8 +1,6 @@
 """Public data sets, downloaded by torchvision to where it would put them itself."""
 
-import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -54,10 +52,7 @@ def _download(dataset: str, fetch: Callable[[Path], Path], *, into: Path, instea
     try:
         into.mkdir(parents=True, exist_ok=True)
         # Files reach their place whole or not at all, whoever else is downloading the same.
-        with (
-            tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as scratch,
-            contextlib.redirect_stdout(sys.stderr),
-        ):
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as scratch:
             for file in fetch(Path(scratch)).iterdir():
                 os.replace(file, into / file.name)
     except Exception as error:  # no network, no room, no torchvision: the way out is the same

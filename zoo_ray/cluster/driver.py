@@ -2,51 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from zoo_ray.cluster.job import Job, Outcome
 from zoo_ray.cluster.leases import Leases
-from zoo_ray.cluster.plan import WorkerPlan
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import FitProgress
-from zoo_ray.members.spec import Recipe
-from zoo_ray.progress import FitState, Grown, Progress, Work
+from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import deliver, read_stored
 from zoo_ray.store import Store
-from zoo_ray.task import TaskLabels
 from zoo_ray.zoo.growth import Growth, Wanted
-from zoo_ray.zoo.schedule import Rules
 
-
-@dataclass(frozen=True)
-class Job:
-    """What a driver is told.
-
-    Attributes:
-        run: name of the run.
-        store: address of the store.
-        tasks: the stream, without images.
-        images: references to the tasks with their images, in Ray's object store, in stream order.
-        rules, recipe: of the zoo.
-        workers: the group to start.
-    """
-
-    run: str
-    store: str
-    tasks: Sequence[TaskLabels]
-    images: Sequence[Any]
-    rules: Rules
-    recipe: Recipe
-    workers: WorkerPlan
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a driver's work ended; `error` is a line for people, or None."""
-
-    grown: Grown
-    error: str | None
+_LOOK_UPS = 10
 
 
 class Driver:
@@ -98,7 +64,7 @@ class Driver:
             )
             for rank, wanted in self._leases.held().items()
         )
-        return self._work.progress(fitted=len(self._fitted), fits=fits)
+        return self._work.progress(fitted=len(self._fitted), first_fit=self._first_fit, fits=fits)
 
     # ---- for workers
 
@@ -110,10 +76,10 @@ class Driver:
             worker: unique to the worker's process.
         """
         await self._started.wait()
-        while not self._over():
+        while not self._over() and not self._leases.is_gone(worker):
             wanted = self._leases.take(rank=rank, worker=worker)
             if lost := self._leases.lost_too_often():
-                await self._end(f"{lost.name}: the worker died each time it was fitted")
+                await self._end(f"{lost.name}: its workers ended each time it was fitted")
             elif wanted is not None:
                 self._first_fit = self._first_fit or time.time()
                 return wanted
@@ -133,13 +99,17 @@ class Driver:
         self._fitted.add(digest)
         self._leases.end(digest)
         self._fit_progress.pop(digest, None)
-        if await self._deliver(digest):
-            await self._advance()
-        elif not self._over():
-            await self._end(
-                f"store {self._store.address}: a member that a worker published cannot be read; "
-                "all nodes must see the same store: give a shared folder with --store"
-            )
+        for _ in range(_LOOK_UPS):
+            if await self._deliver(digest):
+                await self._advance()
+                return
+            if self._over():
+                return
+            await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
+        await self._end(
+            f"store {self._store.address}: a member that a worker published cannot be read; "
+            "all nodes must see the same store: give a shared folder with --store"
+        )
 
     async def failed(self, digest: str, message: str) -> None:
         """End the run, since a fit has no usable result."""
@@ -159,11 +129,10 @@ class Driver:
             group = asyncio.create_task(self._fit_with_workers())
             async with self._changed:
                 await self._changed.wait_for(self._over)
-            # The workers are told that all is over when they ask next; idle ones ask at once.
-            await asyncio.wait({group}, timeout=30)
-        return Outcome(
-            grown=Grown(fitted=len(self._fitted), first_fit=self._first_fit), error=self._error
-        )
+            if self._error is None:
+                # The workers' calls for another lease are answered now, so they end at once.
+                await asyncio.wait({group}, timeout=30)
+        return Outcome(error=self._error)
 
     async def _fit_with_workers(self) -> None:
         import ray
@@ -171,9 +140,13 @@ class Driver:
         from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
 
         this_actor = ray.get_runtime_context().current_actor
-        problem = await asyncio.to_thread(run_group, self._job, this_actor)
+        try:
+            await asyncio.to_thread(run_group, self._job, this_actor)
+            problem = "nothing is known of why"
+        except Exception as error:  # whatever it is, nobody fits any more
+            problem = f"{type(error).__name__}: {error}"
         if not self._over():
-            await self._end(f"the workers ended: {problem or 'nothing is known of why'}")
+            await self._end(f"the workers ended: {problem}")
 
     async def _advance(self) -> None:
         """Look up each newly wanted member in the store; offer those that are not there."""
@@ -182,7 +155,8 @@ class Driver:
                 for wanted in new:
                     digest = wanted.spec.digest
                     self._looked_up.add(digest)
-                    if not await self._deliver(digest):
+                    # While the store was asked, a worker may have published it.
+                    if not await self._deliver(digest) and self._growth.wants(digest):
                         self._leases.offer(wanted)
         async with self._changed:
             self._changed.notify_all()
@@ -192,6 +166,9 @@ class Driver:
             stored = await asyncio.to_thread(read_stored, self._store, digest)
         except UserError as error:
             await self._end(str(error))
+            return False
+        except Exception as error:  # the run must not wait for ever for a member that cannot come
+            await self._end(f"reading a member: {type(error).__name__}: {error}")
             return False
         # Here and not in the thread: the zoo is only ever touched by the event loop.
         return deliver(self._growth, self._store, digest, stored)

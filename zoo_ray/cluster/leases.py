@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from zoo_ray.zoo.growth import Wanted
 
 MAX_LOST_FITS = 3
-"""A spec whose worker died so often is not given to another."""
+"""A spec whose worker, or whose worker's group, ended so often is not given to another."""
 
 
 @dataclass
@@ -20,6 +20,7 @@ class Leases:
 
     _waiting: dict[str, Wanted] = field(default_factory=dict)
     _workers: dict[int, _Worker] = field(default_factory=dict)
+    _gone: set[str] = field(default_factory=set)
     _lost: dict[str, int] = field(default_factory=dict)
 
     def offer(self, wanted: Wanted) -> None:
@@ -32,10 +33,14 @@ class Leases:
         A worker that asks again without having delivered is told again what it holds. A worker
         that is new at its rank took the place of a dead one, whose spec goes to whoever asks next.
 
+        A call of a dead worker may still be waiting when its successor has come: it gets nothing.
+
         Args:
             rank: of the worker in its group.
             worker: unique to its process.
         """
+        if worker in self._gone:
+            return None
         present = self._workers.get(rank)
         if present is None or present.id != worker:
             present = self._replace(rank, worker)
@@ -66,11 +71,17 @@ class Leases:
             (w for d, w in self._waiting.items() if self._lost.get(d, 0) >= MAX_LOST_FITS), None
         )
 
+    def is_gone(self, worker: str) -> bool:
+        """Whether another worker has taken this one's place."""
+        return worker in self._gone
+
     def _replace(self, rank: int, worker: str) -> _Worker:
         before = self._workers.get(rank)
-        if before is not None and before.lease is not None:
-            digest = before.lease.spec.digest
-            self._lost[digest] = self._lost.get(digest, 0) + 1
-            self._waiting = {digest: before.lease, **self._waiting}
+        if before is not None:
+            self._gone.add(before.id)
+            if before.lease is not None:
+                digest = before.lease.spec.digest
+                self._lost[digest] = self._lost.get(digest, 0) + 1
+                self._waiting = {digest: before.lease, **self._waiting}
         self._workers[rank] = _Worker(worker)
         return self._workers[rank]

@@ -11,19 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError
+from ray.exceptions import ActorUnavailableError, RayError
 
-from zoo_ray.cluster.driver import Driver, Job, Outcome
-from zoo_ray.cluster.plan import Offer, WorkerPlan
+from zoo_ray.cluster.driver import Driver
+from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, Outcome
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Recipe
-from zoo_ray.progress import Grown, Progress
+from zoo_ray.offer import Offer, WorkerPlan, usable_cpus
+from zoo_ray.progress import Progress
 from zoo_ray.task import Task
 from zoo_ray.zoo.schedule import Rules
 
 NAMESPACE = "zoo_ray"
-DRIVER_AWAY_S = 60.0
 _POLL_S = 0.5
+_GO_ON = "the same command goes on where it ended"
 
 
 def connect(address: str) -> None:
@@ -68,15 +69,21 @@ def _check_answers(address: str) -> None:
 def cluster_offer() -> Offer:
     """What the joined cluster has to give."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
     launchable = _launchable_resources()
     return Offer(
         where="the cluster",
         cpus=free.get("CPU", 0.0),
         gpus=free.get("GPU", 0.0),
-        max_cpus=max(total.get("CPU", 0.0), launchable.get("CPU", 0.0)),
-        max_gpus=max(total.get("GPU", 0.0), launchable.get("GPU", 0.0)),
+        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+        launchable_cpus=launchable.get("CPU", 0.0),
+        launchable_gpus=launchable.get("GPU", 0.0),
     )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes
 
 
 def grow_on_ray(
@@ -87,8 +94,9 @@ def grow_on_ray(
     rules: Rules,
     recipe: Recipe,
     workers: WorkerPlan,
+    call: str,
     on_progress: Callable[[Progress], None],
-) -> Grown:
+) -> float | None:
     """Grow a zoo on the joined cluster, or on a local Ray that lives as long as this call.
 
     The members are in the store afterwards; this process reads them from there.
@@ -99,7 +107,11 @@ def grow_on_ray(
         tasks: the stream; the images reach each node once.
         rules, recipe: of the zoo.
         workers: the group that fits.
+        call: names this command; the members it publishes are marked with it.
         on_progress: called about twice a second.
+
+    Returns:
+        When the first fit began, in seconds since the epoch; None if there was none.
 
     Raises:
         UserError: a fit failed, the workers ended early, or another command grows this run.
@@ -109,40 +121,45 @@ def grow_on_ray(
         job = Job(
             run=run,
             store=store_address,
+            call=call,
             tasks=[task.without_images() for task in tasks],
             images=images,
             rules=rules,
             recipe=recipe,
             workers=workers,
         )
-        outcome = _watch(_start_driver(job), job, on_progress)
+        outcome, first_fit = _watch(_start_driver(job), job, on_progress)
     if outcome.error:
         raise UserError(outcome.error)
-    return outcome.grown
+    return first_fit
 
 
 @contextlib.contextmanager
 def local_ray() -> Iterator[None]:
     """A Ray of this process's own, unless it has joined or started one."""
-    # A process of Ray that dies is reported on this process's stdout, whatever log_to_driver says.
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        if ray.is_initialized():
-            yield
-            return
-        _quiet()
-        # Ray's own token would be written into the home folder, which may be read-only or shared.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if ray.is_initialized():
+        yield
+        return
+    _quiet()
+    # Ray's own token would be written into the home folder, which may be read-only or shared.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
         ray.init(
-            num_cpus=len(os.sched_getaffinity(0)),
+            address="local",  # whatever RAY_ADDRESS says, or runs on this machine
+            num_cpus=usable_cpus(),
             namespace=NAMESPACE,
             include_dashboard=True,  # Ray Train's clean-up of reserved CPUs and GPUs asks it
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"Ray does not start on this machine ({error}); --workers 0 does without it"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _quiet() -> None:
@@ -177,28 +194,40 @@ def _start_driver(job: Job) -> Any:
         ) from None
 
 
-def _watch(driver: Any, job: Job, on_progress: Callable[[Progress], None]) -> Outcome:
-    """Wait for the driver's end; a driver that restarts is told its job again."""
+def _watch(
+    driver: Any, job: Job, on_progress: Callable[[Progress], None]
+) -> tuple[Outcome, float | None]:
+    """Wait for the driver's end; a driver that restarts is told its job again.
+
+    Returns:
+        How it ended, and when the first fit began.
+    """
+    first_fit: float | None = None
     away_since: float | None = None
+
+    def look() -> None:
+        nonlocal first_fit, away_since
+        progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
+        away_since = None
+        if progress is not None:
+            first_fit = first_fit or progress.first_fit  # the first of a driver's lives counts
+            on_progress(progress)
+
     while True:
         try:
             end = driver.run.remote(job)
             while not ray.wait([end], timeout=_POLL_S)[0]:
-                with contextlib.suppress(GetTimeoutError):
-                    progress = ray.get(driver.progress.remote(), timeout=10 * _POLL_S)
-                    away_since = None
-                    if progress is not None:
-                        on_progress(progress)
+                look()
             outcome: Outcome = ray.get(end)
-            on_progress(ray.get(driver.progress.remote()))
-            return outcome
+            look()
+            return outcome, first_fit
         except ActorUnavailableError:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > DRIVER_AWAY_S:
-                raise UserError(
-                    "the driver does not come back; the same command goes on where it ended"
-                ) from None
+                raise UserError(f"the driver does not come back; {_GO_ON}") from None
             time.sleep(_POLL_S)
+        except RayError as error:
+            raise UserError(f"the driver: {type(error).__name__}: {error}; {_GO_ON}") from None
 
 
 def _launchable_resources() -> dict[str, float]:

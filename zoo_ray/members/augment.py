@@ -23,6 +23,12 @@ class Shifts(NamedTuple):
     left: torch.Tensor
     flip: torch.Tensor
 
+    def of(self, samples: slice) -> "Shifts":
+        return Shifts(*(choice[samples] for choice in self))
+
+    def to(self, device: torch.device) -> "Shifts":
+        return Shifts(*(choice.to(device) for choice in self))
+
 
 def epoch_order(*, seed: int, epoch: int, samples: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits its samples: a permutation that depends on (seed, epoch).
@@ -46,33 +52,34 @@ def epoch_shifts(*, seed: int, epoch: int, samples: int, flip: bool) -> Shifts:
     )
 
 
-def crop_and_flip(padded: torch.Tensor, shifts: Shifts) -> torch.Tensor:
-    """Crop each image of a batch at its own place, then mirror those that are to be.
+def crop_and_flip(padded: torch.Tensor, samples: torch.Tensor, shifts: Shifts) -> torch.Tensor:
+    """Take samples of a set of images, crop each at its own place, mirror those that are to be.
 
     Args:
-        padded: shape (batch, height + 2 * PAD, width + 2 * PAD, channels).
-        shifts: of the batch's samples.
+        padded: shape (any, height + 2 * PAD, width + 2 * PAD, channels), contiguous.
+        samples: int64, shape (batch,): rows of `padded`.
+        shifts: of these samples.
 
     Returns:
         Shape (batch, height, width, channels), contiguous.
     """
-    batch, padded_height, padded_width, _ = padded.shape
+    rows, columns = 2 * PAD + 1, 2 * PAD + 1
+    total, padded_height, padded_width, channels = padded.shape
     height, width = padded_height - 2 * PAD, padded_width - 2 * PAD
-    rows = shifts.top[:, None] + torch.arange(height, device=padded.device)
-    columns = torch.arange(width, device=padded.device).expand(batch, width)
-    columns = torch.where(shifts.flip[:, None], width - 1 - columns, columns)
-    columns = shifts.left[:, None] + columns
-    samples = torch.arange(batch, device=padded.device)
-    return padded[samples[:, None, None], rows[:, :, None], columns[:, None, :]]
+    image, line, pixel, channel = padded.stride()
+    crops = padded.as_strided(
+        (total, rows, columns, height, width, channels), (image, line, pixel, line, pixel, channel)
+    )[samples, shifts.top, shifts.left]
+    return torch.where(shifts.flip[:, None, None, None], crops.flip(2), crops)
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
-    """uint8 (batch, height, width, channels) to float32 (batch, channels, height, width).
+def normalise(images: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """uint8 (batch, height, width, channels) to `dtype` (batch, channels, height, width).
 
-    (x / 255 - 0.5) / 0.25, the original's constants. The result is channels-last in memory, as
-    the convolutions like it, and takes no copy to become so.
+    (x / 255 - 0.5) / 0.25, the original's constants, in float32. The result is channels-last in
+    memory, as the convolutions like it, and takes no copy to become so.
     """
-    return images.permute(0, 3, 1, 2).float().mul_(4 / 255).sub_(2)
+    return images.permute(0, 3, 1, 2).float().mul_(4 / 255).sub_(2).to(dtype)
 
 
 def _generator(seed: int, epoch: int, purpose: int) -> np.random.Philox:

@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,16 +11,11 @@ from functools import cache
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.optim.sgd import sgd
+from torch.utils import deterministic
 
-from zoo_ray.members.augment import (
-    PAD,
-    Shifts,
-    crop_and_flip,
-    epoch_order,
-    epoch_shifts,
-    normalise,
-)
-from zoo_ray.members.hardware import hardware
+from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
+from zoo_ray.members.hardware import hardware, processor
 from zoo_ray.members.member import FitProgress, Member
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
@@ -30,6 +26,7 @@ MOMENTUM = 0.9
 # Part of what decides the bits: another batch may take another path through the convolutions.
 PREDICTION_BATCH = 256
 _PROGRESS_INTERVAL_S = 0.5
+_BATCHES_AT_ONCE = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -80,7 +77,10 @@ def fit(
         predictions=predictions,
         epoch_losses=epoch_losses,
         fit_s=time.perf_counter() - started,
-        hardware=hardware(gpu_name=gpu, torch_version=torch.__version__),
+        hardware=hardware(
+            device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",
+            torch_version=torch.__version__,
+        ),
     )
     if not member.is_finite():
         raise FitFailed(f"weights are no longer finite numbers; {_remedy(spec)}")
@@ -100,15 +100,35 @@ def _keep_freed_memory() -> None:
 @contextmanager
 def _torch_settings(*, threads: int) -> Iterator[None]:
     """Settings that decide bits, whatever the process that fits has set, and back again."""
-    threads_before = torch.get_num_threads()
-    before = torch.get_deterministic_debug_mode()
+    before = (
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.get_default_dtype(),
+        torch.get_deterministic_debug_mode(),
+        deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
+        torch._C._get_mkldnn_enabled(),
+    )
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_default_dtype(torch.float32)
+    # cuBLAS is deterministic with a workspace of a fixed size; read when CUDA is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # That would fill each new tensor with NaN, lest somebody read it before it is written: nobody
+    # does, and a step makes some ninety tensors.
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    cuda = {"benchmark": False, "deterministic": True, "allow_tf32": False}
     try:
-        yield
+        torch._C._set_mkldnn_enabled(True)  # mkldnn.flags would warn of GPUs that are not there
+        with torch.backends.cudnn.flags(**cuda):
+            yield
     finally:
-        torch.set_num_threads(threads_before)
-        torch.set_deterministic_debug_mode(before)
+        torch._C._set_mkldnn_enabled(before[5])
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.set_default_dtype(before[2])
+        torch.set_deterministic_debug_mode(before[3])
+        deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
 
 
 def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
@@ -153,6 +173,28 @@ class _TrainingSet:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def batches(
+        self, spec: MemberSpec, *, epoch: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """The trunk's input, the heads and the targets of each step of an epoch."""
+        recipe, device = spec.recipe, self.targets.device
+        order = epoch_order(seed=spec.seed, epoch=epoch, samples=len(self))
+        visited = torch.from_numpy(order).to(device)
+        shifts = epoch_shifts(seed=spec.seed, epoch=epoch, samples=len(self), flip=recipe.flip)
+        shifts = shifts.to(device)
+        # The small operations cost as much for many batches as for one.
+        at_once = recipe.batch * _BATCHES_AT_ONCE
+        for start in range(0, len(self), at_once):
+            chunk = slice(start, start + at_once)
+            rows = visited[chunk]
+            if recipe.crop:
+                images = crop_and_flip(self.images, rows, shifts.of(chunk))
+            else:
+                images = self.images[rows]
+            columns = normalise(images, _dtype(spec)), self.heads[rows], self.targets[rows]
+            split = (torch.split(column, recipe.batch) for column in columns)
+            yield from zip(*split, strict=True)
+
 
 def _replayed(labels: np.ndarray, samples_per_class: int | None) -> np.ndarray:
     """Rows of the first so many samples of each class, in stored order."""
@@ -171,41 +213,37 @@ def _train(
 ) -> list[float]:
     recipe = spec.recipe
     data = _TrainingSet(network, spec.tasks, tasks, pad=PAD if recipe.crop else 0)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.lr,
-        momentum=MOMENTUM,
-        nesterov=True,
-        weight_decay=recipe.l2,
-        fused=True,
-    )
+    parameters: list[torch.Tensor] = list(network.parameters())
+    momenta: list[torch.Tensor | None] = [torch.zeros_like(weight) for weight in parameters]
     steps = math.ceil(len(data) / recipe.batch)
     total_steps = steps * recipe.epochs
     network.train()
     epoch_losses = []
     reported = time.monotonic()
     for epoch in range(recipe.epochs):
-        order = torch.from_numpy(epoch_order(seed=spec.seed, epoch=epoch, samples=len(data)))
-        order = order.to(data.targets.device)
-        shifts = epoch_shifts(seed=spec.seed, epoch=epoch, samples=len(data), flip=recipe.flip)
-        shifts = Shifts(*(choice.to(order.device) for choice in shifts))
-        loss_sum = torch.zeros((), device=order.device)
-        for step in range(steps):
-            batch = slice(step * recipe.batch, (step + 1) * recipe.batch)
-            rows = order[batch]
-            images = data.images[rows]
-            if recipe.crop:
-                images = crop_and_flip(images, Shifts(*(choice[batch] for choice in shifts)))
+        loss_sum = torch.zeros((), device=data.targets.device)
+        for step, (images, heads, targets) in enumerate(data.batches(spec, epoch=epoch)):
             lr = recipe.lr * (1 + math.cos(math.pi * (epoch * steps + step) / total_steps)) / 2
-            optimiser.param_groups[0]["lr"] = lr
             with _autocast(network, spec):
-                features = network.trunk(normalise(images))
-            logits = network.logits(features, heads=data.heads[rows])
-            loss = functional.cross_entropy(logits, data.targets[rows])
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimiser.step()
-            loss_sum += loss.detach() * len(rows)
+                features = network.trunk(images)
+            logits = network.logits(features, heads=heads)
+            loss = functional.cross_entropy(logits, targets)
+            # The functions that torch.optim.SGD and backward() wrap, without their bookkeeping.
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                sgd(
+                    parameters,
+                    list(gradients),
+                    momenta,
+                    fused=True,
+                    lr=lr,
+                    momentum=MOMENTUM,
+                    nesterov=True,
+                    weight_decay=recipe.l2,
+                    dampening=0,
+                    maximize=False,
+                )
+            loss_sum += loss.detach() * len(targets)
             if time.monotonic() - reported > _PROGRESS_INTERVAL_S or step + 1 == steps:
                 reported = time.monotonic()
                 seen = min((step + 1) * recipe.batch, len(data))
@@ -226,11 +264,17 @@ def _predict_task(network: MultiHead, task: Task, *, head: int, spec: MemberSpec
         for start in range(0, len(part), PREDICTION_BATCH):
             images = torch.from_numpy(part.images[start : start + PREDICTION_BATCH].copy())
             with _autocast(network, spec):
-                features = network.trunk(normalise(images.to(network.closed.device)))
+                images = normalise(images.to(network.closed.device), _dtype(spec))
+                features = network.trunk(images)
             logits = network.head_logits(features, head=head)
             rows.append(functional.softmax(logits, dim=1).cpu().numpy())
         predictions[name] = np.concatenate(rows)
     return predictions
+
+
+def _dtype(spec: MemberSpec) -> torch.dtype:
+    """Of the trunk's input."""
+    return torch.bfloat16 if spec.recipe.precision == "bfloat16" else torch.float32
 
 
 def _autocast(network: MultiHead, spec: MemberSpec) -> torch.autocast:

@@ -1,5 +1,6 @@
 """What this machine computes with: it decides the bits of a fit, and the best precision."""
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -27,12 +28,23 @@ def resolve_precision(*, gpu: bool) -> Precision:
     return "bfloat16" if gpu or native else "float32"
 
 
-def hardware(*, gpu_name: str | None, torch_version: str) -> dict[str, str]:
-    """What decides a fit's bits beside its spec, for the member's record."""
+def processor() -> str:
+    """The processor's architecture and those of its features that decide a fit's bits."""
     wide = sorted(
         feature
         for feature in processor_features()
         if feature.startswith(("avx", "amx", "fma", "asimd", "sve", "bf16"))
     )
-    processor = " ".join([platform.machine(), *wide])
-    return {"device": gpu_name or processor, "torch": torch_version}
+    return " ".join([platform.machine(), *wide])
+
+
+def hardware(*, device: str, torch_version: str) -> dict[str, str]:
+    """What decides a fit's bits beside its spec, for the member's record.
+
+    Args:
+        device: the GPU's model, or the processor and how torch uses it.
+        torch_version: of the torch that fitted.
+    """
+    # These make oneDNN, hence convolutions, use less of the processor than it has.
+    limits = {key: os.environ[key] for key in ("ONEDNN_MAX_CPU_ISA",) if key in os.environ}
+    return {"device": device, "torch": torch_version} | limits

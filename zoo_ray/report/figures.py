@@ -62,7 +62,7 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
         axes.set_xticks(_whole_ticks(len(accuracy)))
         axes.set_xlabel("episode")
         axes.set_ylabel("test accuracy (%)")
-        axes.set_title(title, loc="left", fontweight="bold")
+        axes.set_title(_plain(title), loc="left", fontweight="bold")
         _label_ends(axes, ends, labels, inks)
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=150)
@@ -106,8 +106,11 @@ def _spread(values: Sequence[float], *, gap: float) -> list[float]:
 
 
 def _short(name: str) -> str:
-    # A dollar sign would start mathematics.
-    return (name if len(name) <= 24 else name[:23] + "…").replace("$", r"\$")
+    return _plain(name if len(name) <= 24 else name[:23] + "…")
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # a dollar sign would start mathematics
 
 
 def _whole_ticks(episodes: int) -> list[int]:

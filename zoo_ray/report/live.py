@@ -1,11 +1,15 @@
 """Progress while a zoo grows: bars on a terminal, a line an episode elsewhere."""
 
+import time
+
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from zoo_ray.progress import FitState, Progress
+
+_TELL_EVERY_S = 30.0
 
 
 class Live:
@@ -25,7 +29,7 @@ class Live:
         )
         self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=None, status="starting")
         self._fits: dict[str, TaskID] = {}
-        self._episodes_told = 0
+        self._told = (0, time.monotonic())
 
     def __enter__(self) -> "Live":
         self._bars.start()
@@ -62,12 +66,15 @@ class Live:
             )
 
     def _tell(self, progress: Progress) -> None:
-        if progress.episodes_done > self._episodes_told and progress.test_accuracy is not None:
-            self._episodes_told = progress.episodes_done
+        episodes_told, told_at = self._told
+        accuracy = progress.test_accuracy
+        if progress.episodes_done > episodes_told or time.monotonic() - told_at > _TELL_EVERY_S:
+            self._told = (progress.episodes_done, time.monotonic())
             self._console.print(
                 f"episode {progress.episodes_done}/{progress.episodes}  "
                 f"members {progress.members_done}/{progress.members}  "
-                f"accuracy {100 * progress.test_accuracy:.1f}%",
+                f"work {progress.work_share:.0%}"
+                + ("" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%"),
                 highlight=False,
             )
 

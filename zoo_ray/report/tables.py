@@ -14,9 +14,9 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
     """Final accuracy of every task, what it was when the task arrived, and the metrics."""
     accuracy = growth.accuracy()
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("task")
+    table.add_column("task", overflow="fold")
     for header in ("classes", "members", "on arrival", "in the end", "transfer"):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=True)
     final = growth.episodes[-1]
     for task, labels in enumerate(growth.tasks):
         change = accuracy[-1, task] - accuracy[task, task]

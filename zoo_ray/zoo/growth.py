@@ -107,6 +107,10 @@ class Growth:
         """The members that are certain to be needed and not delivered yet, most urgent first."""
         return list(self._wanted.values())
 
+    def wants(self, digest: str) -> bool:
+        """Whether a member is wanted, by the digest of its spec."""
+        return digest in self._wanted
+
     def deliver(
         self, digest: str, predictions: Sequence[Predictions], *, predictions_sha256: str
     ) -> None:

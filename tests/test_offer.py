@@ -2,25 +2,24 @@
 
 import pytest
 
-from zoo_ray.cluster.plan import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.config import WorkersConfig
 from zoo_ray.errors import UserError
+from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 
 
-def offer(cpus, gpus=0, *, max_cpus=None, max_gpus=None):
+def offer(cpus, gpus=0, *, nodes=None, launchable_gpus=0):
     return Offer(
         where="the cluster",
         cpus=cpus,
         gpus=gpus,
-        max_cpus=cpus if max_cpus is None else max_cpus,
-        max_gpus=gpus if max_gpus is None else max_gpus,
+        nodes=((cpus, gpus),) if nodes is None else nodes,
+        launchable_cpus=1000 if launchable_gpus else 0,
+        launchable_gpus=launchable_gpus,
     )
 
 
 def plan(given, *, threads=1, members=100, **asked):
-    return plan_workers(
-        WorkersConfig(**asked), threads=threads, members=members, offer=given
-    )
+    return plan_workers(WorkersConfig(**asked), threads=threads, members=members, offer=given)
 
 
 def test_auto_takes_the_free_gpus_one_each():
@@ -28,7 +27,7 @@ def test_auto_takes_the_free_gpus_one_each():
 
 
 def test_auto_takes_the_free_cpus_where_no_gpu_is_free():
-    assert plan(offer(8, 0, max_gpus=4)) == WorkerPlan(count=8, cpus=1, gpus=0)
+    assert plan(offer(8, 0, nodes=((8, 4),))) == WorkerPlan(count=8, cpus=1, gpus=0)
 
 
 def test_auto_gives_a_worker_a_cpu_per_thread():
@@ -40,7 +39,7 @@ def test_auto_starts_no_more_workers_than_there_are_members():
 
 
 def test_auto_waits_with_one_worker_where_all_is_taken():
-    assert plan(offer(0, max_cpus=8)) == WorkerPlan(count=1, cpus=1, gpus=0)
+    assert plan(offer(0, nodes=((8, 0),))) == WorkerPlan(count=1, cpus=1, gpus=0)
 
 
 def test_fractions_of_a_gpu_share_it():
@@ -52,11 +51,11 @@ def test_a_gpu_worker_without_cpus_is_possible():
 
 
 def test_no_workers_means_this_process_whatever_its_cpus():
-    assert plan(offer(1), count=0, threads=4) == WorkerPlan(count=0, cpus=4, gpus=0)
+    assert plan(offer(1), count=0, threads=4) == WorkerPlan(count=0, cpus=0, gpus=0)
 
 
 def test_what_an_autoscaler_can_launch_may_be_asked_for():
-    assert plan(offer(2, 0, max_gpus=8), count=8, gpus=1, cpus=0).count == 8
+    assert plan(offer(2, launchable_gpus=8), count=8, gpus=1, cpus=0).count == 8
 
 
 @pytest.mark.parametrize(
@@ -67,12 +66,25 @@ def test_what_an_autoscaler_can_launch_may_be_asked_for():
         {"count": 3},
         {"count": 1, "cpus": 2.5},
         {"count": 2, "gpus": 0.5},
+        {"count": 1, "cpus": 0},
     ],
 )
 def test_more_than_there_can_be_is_refused_in_a_line_that_names_the_key(asked):
-    with pytest.raises(UserError, match=r"^workers\.[cg]pus = .* has or can launch") as error:
+    with pytest.raises(
+        UserError, match=r"^workers\.[cg]pus = .*(ask for less, or for|try) auto"
+    ) as error:
         plan(offer(2), **asked)
     assert "\n" not in str(error.value)
+
+
+def test_a_worker_does_not_spread_over_nodes_nor_a_fraction_over_gpus():
+    two_small = offer(8, nodes=((4, 0), (4, 0)))
+    assert plan(two_small, cpus=3).count == 2
+    with pytest.raises(UserError, match=r"^workers\.cpus = 6"):
+        plan(two_small, cpus=6)
+    assert plan(offer(16, 2), gpus=0.6).count == 2
+    with pytest.raises(UserError, match=r"^workers\.gpus = 0\.6, for workers\.count = 3"):
+        plan(offer(16, 2), gpus=0.6, count=3)
 
 
 def test_this_machine_counts_the_gpus_that_are_visible(monkeypatch):
