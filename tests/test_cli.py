@@ -196,6 +196,12 @@ def test_a_name_that_cannot_be_a_folder(config_file, refused, name):
     assert "--name" in refused("train", config_file(), "--name", name)
 
 
-def test_no_ray_cluster_at_the_address(config_file, refused):
-    said = refused("train", config_file(), "--workers", "1", "--address", "127.0.0.1:1")
-    assert "--address 127.0.0.1:1" in said
+def test_no_ray_cluster_at_the_address(config_file):
+    # In a process of its own: the tests' may have joined a cluster already.
+    command = ["train", config_file(), "--workers", "1", "--address", "127.0.0.1:1"]
+    done = subprocess.run(
+        [sys.executable, "run_cluster.py", *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --address 127.0.0.1:1: no Ray cluster answers")
+    assert done.stderr.count("\n") == 1
