@@ -76,16 +76,17 @@ class Driver:
             worker: unique to the worker's process.
         """
         await self._started.wait()
-        while not self._over() and not self._leases.is_gone(worker):
-            wanted = self._leases.take(rank=rank, worker=worker)
-            if lost := self._leases.lost_too_often():
-                await self._end(f"{lost.name}: its workers ended each time it was fitted")
-            elif wanted is not None:
-                self._first_fit = self._first_fit or time.time()
-                return wanted
-            else:
-                async with self._changed:
-                    await self._changed.wait()
+        async with self._changed:  # from the look to the wait: no offer may come in between
+            while not self._over() and not self._leases.is_gone(worker):
+                wanted = self._leases.take(rank=rank, worker=worker)
+                if wanted is not None:
+                    self._first_fit = self._first_fit or time.time()
+                    return wanted
+                if lost := self._leases.lost_too_often():
+                    self._error = f"{lost.name}: its workers ended each time it was fitted"
+                    self._changed.notify_all()
+                    return None
+                await self._changed.wait()
         return None
 
     async def report(self, digest: str, progress: FitProgress) -> None:
@@ -157,7 +158,9 @@ class Driver:
                     self._looked_up.add(digest)
                     # While the store was asked, a worker may have published it.
                     if not await self._deliver(digest) and self._growth.wants(digest):
-                        self._leases.offer(wanted)
+                        async with self._changed:
+                            self._leases.offer(wanted)
+                            self._changed.notify()
         async with self._changed:
             self._changed.notify_all()
 
