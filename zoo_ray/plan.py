@@ -1,7 +1,7 @@
 """A plan: a configuration with its data read and all that it leaves open resolved."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from zoo_ray.benchmarks import load_stream
@@ -14,6 +14,8 @@ from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import Rules
+
+_QUICK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ def plan_run(
         config: what to run.
         offer: what the cluster has; None: this machine.
         precision: what `precision: auto` stands for, if the run has decided it before.
-        meanwhile: called while the data are read, with the workers planned.
+        meanwhile: called with the workers planned while the data are read, unless that is quick:
+            what is wrong with small data should show at once.
 
     Raises:
         UserError: the data, the workers or the network do not allow it.
@@ -66,7 +69,8 @@ def plan_run(
     )
     with ThreadPoolExecutor(1) as reader:
         stream = reader.submit(load_stream, config.benchmark)
-        meanwhile(workers)
+        if not wait([stream], timeout=_QUICK_S).done:
+            meanwhile(workers)
         tasks = stream.result()
     shape = same_shape(tasks)
     if shape is None:

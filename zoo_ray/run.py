@@ -92,7 +92,7 @@ def prepare(
         config: what to run.
         name: of the run.
         address: of a Ray cluster to join, if any.
-        on_new_run: called while the data are read, if the store has no such run.
+        on_new_run: called while the data are read, if that takes a while and the run is new.
 
     Raises:
         UserError: anything outside the program is not as it must be; see the message.

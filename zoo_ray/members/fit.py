@@ -286,4 +286,4 @@ def _autocast(network: MultiHead, spec: MemberSpec) -> torch.autocast:
 
 
 def _remedy(spec: MemberSpec) -> str:
-    return f"try a smaller recipe.lr than {spec.recipe.lr:g}"
+    return f"try a smaller recipe.lr than {spec.recipe.lr:g} (and another --name)"
