@@ -35,9 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment]  # nobody reads it, the interpreter neither
-        return 0
     except KeyboardInterrupt:
         print("stopped; the same command goes on where it ended", file=sys.stderr)
         return 130

@@ -246,7 +246,10 @@ def _describe(error: ValidationError) -> str:
         return f"unknown key {name}; allowed here: {', '.join(fields)}{more}"
     if problem["type"] == "missing":
         return f"{name} is missing{more}"
-    message = problem["msg"].removeprefix("Value error, ")
+    # A value that may be a number or auto is told both.
+    messages = dict.fromkeys(other["msg"] for other in problems if _key_of(other) == key)
+    message = " or ".join(messages).removeprefix("Value error, ")
+    message = message.replace(" or Input should be ", " or ")
     return f"{name} = {_shown(problem['input'])}: {message}{more}"
 
 

@@ -14,7 +14,7 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
     """Final accuracy of every task, what it was when the task arrived, and the metrics."""
     accuracy = growth.accuracy()
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("task", overflow="fold")
+    table.add_column("task", overflow="fold", min_width=8)
     for header in ("classes", "members", "on arrival", "in the end", "transfer"):
         table.add_column(header, justify="right", no_wrap=True)
     final = growth.episodes[-1]
