@@ -21,7 +21,6 @@ from pydantic import (
 from zoo_ray.errors import UserError
 
 Auto = Literal["auto"]
-PositiveInt = Annotated[int, Field(ge=1, strict=True)]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
 # otherwise surface much later as an overflow or as a fit that never ends.
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]

@@ -39,6 +39,14 @@ class Tally:
             self.hardware.add("")  # once is enough
 
 
+def not_shared(store: Store) -> str:
+    """What to say where a member that a worker published is not to be found."""
+    return (
+        f"store {store.address}: a member that a worker published cannot be read; all nodes must "
+        "see the same store: give a shared folder with --store"
+    )
+
+
 def read_stored(store: Store, digest: str) -> StoredPredictions | None:
     """A finished member's predictions; a corrupt member is named in the log and treated as missing.
 

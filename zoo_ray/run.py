@@ -17,7 +17,7 @@ from zoo_ray.members.spec import Precision
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress
-from zoo_ray.replay import Tally, replay
+from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
@@ -205,10 +205,7 @@ def _grow(
     # The store is the state: what the workers published is read from there like anything else.
     replay(growth, store, tally=tally)
     if not growth.finished:
-        raise UserError(
-            f"store {store.address}: members that the workers published cannot be found; "
-            "all nodes must see the same store: give a shared folder with --store"
-        )
+        raise UserError(not_shared(store))
     return first_fit
 
 

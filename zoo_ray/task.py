@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -116,5 +116,5 @@ class Task:
 
 def same_shape(tasks: "list[Task]") -> tuple[int, int, int] | None:
     """The tasks' common image shape, or None if they differ."""
-    shapes: set[Any] = {task.image_shape for task in tasks}
+    shapes = {task.image_shape for task in tasks}
     return shapes.pop() if len(shapes) == 1 else None

@@ -3,12 +3,12 @@
 import asyncio
 import time
 
-from zoo_ray.cluster.job import Job, Outcome
+from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import Leases
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
-from zoo_ray.replay import deliver, read_stored
+from zoo_ray.replay import deliver, not_shared, read_stored
 from zoo_ray.store import Store
 from zoo_ray.zoo.growth import Growth, Wanted
 
@@ -27,7 +27,7 @@ class Driver:
         self._started = asyncio.Event()
         self._changed = asyncio.Condition()
         self._advancing = asyncio.Lock()
-        self._running: asyncio.Task[Outcome] | None = None
+        self._running: asyncio.Task[str | None] | None = None
 
     def _begin(self, job: Job) -> None:
         self._job = job
@@ -44,8 +44,12 @@ class Driver:
 
     # ---- for the entrypoint
 
-    async def run(self, job: Job) -> Outcome:
-        """Grow a zoo to its end. Asked again, it waits for the same end."""
+    async def run(self, job: Job) -> str | None:
+        """Grow a zoo to its end. Asked again, it waits for the same end.
+
+        Returns:
+            None if the zoo is complete, else a line for people that says why not.
+        """
         if self._running is None:
             self._begin(job)
             self._running = asyncio.create_task(self._run())
@@ -107,10 +111,7 @@ class Driver:
             if self._over():
                 return
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
-        await self._end(
-            f"store {self._store.address}: a member that a worker published cannot be read; "
-            "all nodes must see the same store: give a shared folder with --store"
-        )
+        await self._end(not_shared(self._store))
 
     async def failed(self, digest: str, message: str) -> None:
         """End the run, since a fit has no usable result."""
@@ -123,7 +124,7 @@ class Driver:
     def _over(self) -> bool:
         return self._growth.finished or self._error is not None
 
-    async def _run(self) -> Outcome:
+    async def _run(self) -> str | None:
         await self._advance()
         self._work = Work(self._growth)
         if not self._over():
@@ -133,7 +134,7 @@ class Driver:
             if self._error is None:
                 # The workers' calls for another lease are answered now, so they end at once.
                 await asyncio.wait({group}, timeout=30)
-        return Outcome(error=self._error)
+        return self._error
 
     async def _fit_with_workers(self) -> None:
         import ray

@@ -35,10 +35,3 @@ class Job:
     rules: Rules
     recipe: Recipe
     workers: WorkerPlan
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a driver's work ended; `error` is a line for people, or None."""
-
-    error: str | None

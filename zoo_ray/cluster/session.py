@@ -14,7 +14,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
 from zoo_ray.cluster.driver import Driver
-from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, Outcome
+from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Recipe
 from zoo_ray.offer import Offer, WorkerPlan, usable_cpus
@@ -128,9 +128,9 @@ def grow_on_ray(
             recipe=recipe,
             workers=workers,
         )
-        outcome, first_fit = _watch(_start_driver(job), job, on_progress)
-    if outcome.error:
-        raise UserError(outcome.error)
+        problem, first_fit = _watch(_start_driver(job), job, on_progress)
+    if problem:
+        raise UserError(problem)
     return first_fit
 
 
@@ -196,11 +196,11 @@ def _start_driver(job: Job) -> Any:
 
 def _watch(
     driver: Any, job: Job, on_progress: Callable[[Progress], None]
-) -> tuple[Outcome, float | None]:
+) -> tuple[str | None, float | None]:
     """Wait for the driver's end; a driver that restarts is told its job again.
 
     Returns:
-        How it ended, and when the first fit began.
+        Why it ended early (None: it did not), and when the first fit began.
     """
     first_fit: float | None = None
     away_since: float | None = None
@@ -218,9 +218,9 @@ def _watch(
             end = driver.run.remote(job)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
-            outcome: Outcome = ray.get(end)
+            problem: str | None = ray.get(end)
             look()
-            return outcome, first_fit
+            return problem, first_fit
         except ActorUnavailableError:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > DRIVER_AWAY_S:

@@ -26,7 +26,7 @@ def run_group(job: Job, driver: Any) -> None:
     Called in a thread of the driver: the group then ends with the driver.
 
     Args:
-        job: the driver's job .
+        job: the driver's job.
         driver: handle of the driver.
 
     Raises:

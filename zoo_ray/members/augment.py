@@ -24,9 +24,11 @@ class Shifts(NamedTuple):
     flip: torch.Tensor
 
     def of(self, samples: slice) -> "Shifts":
+        """Those of some of the samples."""
         return Shifts(*(choice[samples] for choice in self))
 
     def to(self, device: torch.device) -> "Shifts":
+        """The same on a device."""
         return Shifts(*(choice.to(device) for choice in self))
 
 
