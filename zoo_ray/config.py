@@ -117,6 +117,10 @@ class WorkersConfig(_Section):
     """GPUs of one worker, whole or a fraction; `auto`: 1 where GPUs are free, else 0."""
     cpus: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
     """CPUs of one worker; `auto`: one per thread of the recipe."""
+    checkpoint_s: Annotated[Number, Field(gt=0, le=1e6)] = 60.0
+    """A fit leaves a checkpoint in the store each time it has gone on for so many seconds."""
+    fit_timeout_s: Annotated[Number, Field(gt=0, le=1e6)] = 600.0
+    """A worker that is silent about its fit for so many seconds loses it to another."""
 
     @field_validator("gpus")
     @classmethod

@@ -18,6 +18,21 @@ class FitProgress(NamedTuple):
     loss: float
 
 
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A fit cut short: with its spec and tasks, all that decides how it goes on.
+
+    Attributes:
+        step: steps done, counted over all epochs.
+        epoch_losses: mean training loss of each complete epoch.
+        arrays: parameters, buffers, momenta and the present epoch's loss so far, by name.
+    """
+
+    step: int
+    epoch_losses: list[float]
+    arrays: dict[str, npt.NDArray[Any]]
+
+
 @dataclass(frozen=True)
 class Member:
     """A fitted member.
