@@ -21,6 +21,7 @@ LAYERS = [
     {"zoo_ray.zoo"},
     {"zoo_ray.store"},
     {"zoo_ray.progress", "zoo_ray.replay"},
+    {"zoo_ray.fitting"},
     {"zoo_ray.sequential"},
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},

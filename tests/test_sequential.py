@@ -31,6 +31,7 @@ def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
         store=store,
         tasks=TASKS,
         device="cpu",
+        checkpoint_s=60,
         tally=tally,
         on_progress=on_progress,
     )

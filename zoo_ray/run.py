@@ -187,6 +187,7 @@ def _grow(
             store=store,
             tasks=plan.tasks,
             device=plan.workers.device,
+            checkpoint_s=plan.config.workers.checkpoint_s,
             tally=tally,
             on_progress=on_progress,
         )

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from zoo_ray.errors import UserError
-from zoo_ray.members.fit import FitFailed, fit
+from zoo_ray.fitting import fit_from_store
+from zoo_ray.members.fit import FitFailed
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
@@ -19,6 +20,7 @@ def grow_here(
     store: Store,
     tasks: Sequence[Task],
     device: str,
+    checkpoint_s: float,
     tally: Tally,
     on_progress: Callable[[Progress], None],
 ) -> float | None:
@@ -29,6 +31,8 @@ def grow_here(
         store: where members are published, and read from.
         tasks: the stream.
         device: a torch device.
+        checkpoint_s: a fit leaves a checkpoint in the store each time it has gone on for so many
+            seconds.
         tally: counts the members.
         on_progress: called about twice a second.
 
@@ -56,14 +60,16 @@ def grow_here(
 
         report(None)
         try:
-            member = fit(
+            member = fit_from_store(
                 spec=wanted.spec,
                 tasks=[tasks[position] for position in wanted.tasks],
+                store=store,
                 device=device,
+                checkpoint_s=checkpoint_s,
                 on_progress=report,
             )
         except FitFailed as error:
-            raise UserError(f"{wanted.name}: {error}") from None
+            raise UserError(f"{wanted.name}: {error}") from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(

@@ -4,11 +4,14 @@ import ctypes
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn import functional
 from torch.optim.sgd import sgd
@@ -16,7 +19,7 @@ from torch.utils import deterministic
 
 from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
-from zoo_ray.members.member import FitProgress, Member
+from zoo_ray.members.member import Checkpoint, FitProgress, Member
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
@@ -31,7 +34,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 class FitFailed(Exception):
-    """A fit has no usable result; the message says why."""
+    """A fit has no usable result; the message says why, in one line."""
+
+
+class OutOfMemory(FitFailed):
+    """A fit asked for more memory than there is; the cause is the error that said so."""
+
+
+class Misfit(ValueError):
+    """A checkpoint is not one of this fit; begin afresh."""
 
 
 def fit(
@@ -40,8 +51,11 @@ def fit(
     tasks: Sequence[Task],
     device: str = "cpu",
     on_progress: Callable[[FitProgress], None] = lambda _: None,
+    resume: Checkpoint | None = None,
+    checkpoint_s: float | None = None,
+    on_checkpoint: Callable[[Checkpoint], None] = lambda _: None,
 ) -> Member:
-    """Fit a member from scratch.
+    """Fit a member, from scratch or from where a fit of the same spec and tasks was cut short.
 
     Cross-entropy on each sample's own head; SGD with Nesterov momentum 0.9, L2, a cosine schedule
     per step to 0 (Ramesh & Chaudhari 2022, appendix A).
@@ -50,24 +64,35 @@ def fit(
         spec: what to fit.
         tasks: the tasks of the spec, in its order.
         device: a torch device. The bits depend on its kind.
-        on_progress: called about twice a second, and at the end of each epoch.
+        on_progress: called about twice a second, predictions included, and at the end of each
+            epoch.
+        resume: where to go on; the bits are those of a fit that was never cut short.
+        checkpoint_s: a checkpoint is taken each time the fit has gone on for so many seconds since
+            it began, or since the last one was taken; None: never; 0: at every step.
+        on_checkpoint: called with each checkpoint, which is the callee's to keep.
 
     Returns:
         The member, with its predictions on the clean images of every part of its tasks.
 
     Raises:
         FitFailed: the loss, or a weight, stopped being a finite number.
+        OutOfMemory: there is not enough memory.
+        Misfit: `resume` is not a checkpoint of such a fit.
         ValueError: the tasks are not those of the spec, or the network does not take their images.
     """
     if [task.digest for task in tasks] != [share.digest for share in spec.tasks]:
         raise ValueError("the tasks are not those of the spec")
     started = time.perf_counter()
     _keep_freed_memory()
-    with _torch_settings(threads=spec.recipe.threads):
+    tell = _Every(_PROGRESS_INTERVAL_S, on_progress)
+    save = _Every(math.inf if checkpoint_s is None else checkpoint_s, on_checkpoint)
+    with _torch_settings(threads=spec.recipe.threads), _memory_errors(spec, device):
         network = _new_network(spec, tasks).to(device).to(memory_format=torch.channels_last)
-        epoch_losses = _train(network, spec, tasks, on_progress=on_progress)
+        epoch_losses = _train(network, spec, tasks, resume=resume, tell=tell, save=save)
+        trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
         predictions = [
-            _predict_task(network, task, head=head, spec=spec) for head, task in enumerate(tasks)
+            _predict_task(network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained))
+            for head, task in enumerate(tasks)
         ]
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     member = Member(
@@ -95,6 +120,25 @@ def _keep_freed_memory() -> None:
     if mallopt is not None:  # glibc
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+@contextmanager
+def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
+    """Make `OutOfMemory` of all the ways in which memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # The CPU's allocator and the GPU's libraries raise plain RuntimeErrors.
+        told = "DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            words in str(error) for words in told
+        ):
+            raise
+        fewer = "members per GPU (more workers.gpus)" if device != "cpu" else "workers.count"
+        raise OutOfMemory(
+            f"out of memory ({device}); try a smaller recipe.batch than {spec.recipe.batch}, or "
+            f"fewer {fewer}"
+        ) from error
 
 
 @contextmanager
@@ -145,6 +189,93 @@ def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
         )
 
 
+_Told = TypeVar("_Told")
+
+
+class _Every(Generic[_Told]):
+    """A callback that is due again so many seconds after its last call has ended."""
+
+    def __init__(self, seconds: float, callback: Callable[[_Told], None]) -> None:
+        self._seconds = seconds
+        self._callback = callback
+        self._due = time.monotonic() + seconds
+
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due
+
+    def if_due(self, told: _Told) -> None:
+        if self.is_due():
+            self(told)
+
+    def __call__(self, told: _Told) -> None:
+        self._callback(told)
+        self._due = time.monotonic() + self._seconds
+
+
+class _Training:
+    """All that changes while a network is trained.
+
+    Attributes:
+        network: its parameters and buffers change in place.
+        momenta: of its parameters, in their order.
+        step: steps done, over all epochs.
+        epoch_losses: mean training loss of each complete epoch.
+        loss_sum: of the samples that the present epoch has seen; stays on the device.
+    """
+
+    def __init__(self, network: MultiHead) -> None:
+        self.network = network
+        self.momenta = [torch.zeros_like(weight) for weight in network.parameters()]
+        self.step = 0
+        self.epoch_losses: list[float] = []
+        self.loss_sum = torch.zeros((), device=network.closed.device)
+
+    def end_epoch(self, loss: float) -> None:
+        """Note the epoch's mean loss and begin the next one."""
+        self.epoch_losses.append(loss)
+        self.loss_sum.zero_()
+
+    def to_checkpoint(self) -> Checkpoint:
+        """A copy of all this, in the machine's memory."""
+        # np.array copies, which .cpu() on a CPU does not.
+        arrays = {
+            name: np.array(tensor.cpu().numpy(), order="C")
+            for name, tensor in self._tensors().items()
+        }
+        return Checkpoint(self.step, self.epoch_losses.copy(), arrays)
+
+    def load(self, checkpoint: Checkpoint, *, steps: int, epochs: int) -> None:
+        """Take over a checkpoint of a training that has so many steps in each of its epochs.
+
+        Raises:
+            Misfit: it is of another training.
+        """
+        step, losses = checkpoint.step, checkpoint.epoch_losses
+        if not 0 <= step <= steps * epochs or len(losses) != step // steps:
+            raise Misfit(
+                f"step {step} with {len(losses)} epochs' losses, in {epochs} epochs of {steps}"
+            )
+        expected, found = (_layout(c.arrays) for c in (self.to_checkpoint(), checkpoint))
+        if expected != found:
+            wrong = sorted(name for name, _ in set(expected.items()) ^ set(found.items()))
+            raise Misfit(f"its {wrong[0]} is not that of the network")
+        self.step, self.epoch_losses = step, losses.copy()
+        with torch.no_grad():
+            for name, tensor in self._tensors().items():
+                # In place, as the layout in memory decides bits too.
+                tensor.copy_(torch.tensor(checkpoint.arrays[name]))
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        names = [name for name, _ in self.network.named_parameters()]
+        state = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        momenta = {f"momentum.{n}": value for n, value in zip(names, self.momenta, strict=True)}
+        return state | momenta | {"loss_sum": self.loss_sum}
+
+
+def _layout(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+
+
 class _TrainingSet:
     """The training samples of all tasks, resident on the device."""
 
@@ -174,9 +305,9 @@ class _TrainingSet:
         return len(self.targets)
 
     def batches(
-        self, spec: MemberSpec, *, epoch: int
+        self, spec: MemberSpec, *, epoch: int, first: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """The trunk's input, the heads and the targets of each step of an epoch."""
+        """The trunk's input, the heads and the targets of an epoch's steps, from `first` on."""
         recipe, device = spec.recipe, self.targets.device
         order = epoch_order(seed=spec.seed, epoch=epoch, samples=len(self))
         visited = torch.from_numpy(order).to(device)
@@ -184,7 +315,8 @@ class _TrainingSet:
         shifts = shifts.to(device)
         # The small operations cost as much for many batches as for one.
         at_once = recipe.batch * _BATCHES_AT_ONCE
-        for start in range(0, len(self), at_once):
+        chunks, skipped = divmod(first, _BATCHES_AT_ONCE)
+        for start in range(chunks * at_once, len(self), at_once):
             chunk = slice(start, start + at_once)
             rows = visited[chunk]
             if recipe.crop:
@@ -193,7 +325,8 @@ class _TrainingSet:
                 images = self.images[rows]
             columns = normalise(images, _dtype(spec)), self.heads[rows], self.targets[rows]
             split = (torch.split(column, recipe.batch) for column in columns)
-            yield from zip(*split, strict=True)
+            yield from islice(zip(*split, strict=True), skipped, None)
+            skipped = 0
 
 
 def _replayed(labels: np.ndarray, samples_per_class: int | None) -> np.ndarray:
@@ -209,21 +342,25 @@ def _train(
     spec: MemberSpec,
     tasks: Sequence[Task],
     *,
-    on_progress: Callable[[FitProgress], None],
+    resume: Checkpoint | None,
+    tell: _Every[FitProgress],
+    save: _Every[Checkpoint],
 ) -> list[float]:
     recipe = spec.recipe
     data = _TrainingSet(network, spec.tasks, tasks, pad=PAD if recipe.crop else 0)
-    parameters: list[torch.Tensor] = list(network.parameters())
-    momenta: list[torch.Tensor | None] = [torch.zeros_like(weight) for weight in parameters]
     steps = math.ceil(len(data) / recipe.batch)
     total_steps = steps * recipe.epochs
+    training = _Training(network)
+    if resume is not None:
+        training.load(resume, steps=steps, epochs=recipe.epochs)
+    parameters: list[torch.Tensor] = list(network.parameters())
+    momenta: list[torch.Tensor | None] = [*training.momenta]
     network.train()
-    epoch_losses = []
-    reported = time.monotonic()
-    for epoch in range(recipe.epochs):
-        loss_sum = torch.zeros((), device=data.targets.device)
-        for step, (images, heads, targets) in enumerate(data.batches(spec, epoch=epoch)):
-            lr = recipe.lr * (1 + math.cos(math.pi * (epoch * steps + step) / total_steps)) / 2
+    for epoch in range(training.step // steps, recipe.epochs):
+        first = training.step % steps
+        batches = data.batches(spec, epoch=epoch, first=first)
+        for done, (images, heads, targets) in enumerate(batches, start=first + 1):
+            lr = recipe.lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
             with _autocast(network, spec):
                 features = network.trunk(images)
             logits = network.logits(features, heads=heads)
@@ -243,20 +380,29 @@ def _train(
                     dampening=0,
                     maximize=False,
                 )
-            loss_sum += loss.detach() * len(targets)
-            if time.monotonic() - reported > _PROGRESS_INTERVAL_S or step + 1 == steps:
-                reported = time.monotonic()
-                seen = min((step + 1) * recipe.batch, len(data))
-                mean = loss_sum.item() / seen
-                on_progress(FitProgress(epoch + (step + 1) / steps, recipe.epochs, mean))
+            training.loss_sum += loss.detach() * len(targets)
+            training.step += 1
+            if tell.is_due() or done == steps:
+                mean = training.loss_sum.item() / min(done * recipe.batch, len(data))
+                tell(FitProgress(epoch + done / steps, recipe.epochs, mean))
                 if not math.isfinite(mean):
                     raise FitFailed(f"the loss became {mean} in epoch {epoch + 1}; {_remedy(spec)}")
-        epoch_losses.append(loss_sum.item() / len(data))
-    return epoch_losses
+                if done == steps:
+                    training.end_epoch(mean)
+            if save.is_due():
+                save(training.to_checkpoint())
+    return training.epoch_losses
 
 
 @torch.inference_mode()
-def _predict_task(network: MultiHead, task: Task, *, head: int, spec: MemberSpec) -> Predictions:
+def _predict_task(
+    network: MultiHead,
+    task: Task,
+    *,
+    head: int,
+    spec: MemberSpec,
+    alive: Callable[[], None],
+) -> Predictions:
     network.eval()
     predictions: Predictions = {}
     for name, part in task.parts():
@@ -268,6 +414,7 @@ def _predict_task(network: MultiHead, task: Task, *, head: int, spec: MemberSpec
                 features = network.trunk(images)
             logits = network.head_logits(features, head=head)
             rows.append(functional.softmax(logits, dim=1).cpu().numpy())
+            alive()
         predictions[name] = np.concatenate(rows)
     return predictions
 

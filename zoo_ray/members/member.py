@@ -41,7 +41,8 @@ class Member:
         weights: parameters and buffers by name, as numpy arrays.
         predictions: on each task of the spec, in its order.
         epoch_losses: mean training loss of each epoch.
-        fit_s: seconds that the fit took, predictions included.
+        fit_s: seconds that the fit took, predictions included, in the process that ended it: what
+            one cut short before took does not count.
         hardware: what it was fitted on (see `zoo_ray.members.hardware`).
     """
 
