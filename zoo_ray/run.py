@@ -183,6 +183,7 @@ def _grow(
         from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
         return grow_here(
+            run=name,
             growth=growth,
             store=store,
             tasks=plan.tasks,

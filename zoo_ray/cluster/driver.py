@@ -5,11 +5,11 @@ import time
 
 import ray
 
+from zoo_ray.cluster.health import is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
-from zoo_ray.cluster.health import is_alive, is_dead, worker_log
 from zoo_ray.errors import UserError
-from zoo_ray.failures import record_failure
+from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import deliver, not_shared, read_stored
@@ -125,27 +125,18 @@ class Driver:
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
         await self._end(not_shared(self._store))
 
-    async def failed(
-        self, worker: Worker, digest: str, message: str, *, log: str, out_of_memory: bool
-    ) -> None:
+    async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
         """Take note that a fit has no usable result, which ends the run.
 
         Where several share a GPU, one that ran out of memory is first tried again alone.
-
-        Args:
-            worker: who fitted.
-            digest: of the spec.
-            message: why, in one line.
-            log: what is worth keeping: the traceback.
-            out_of_memory: whether that was the reason.
         """
         await self._started.wait()
-        if out_of_memory and self._leases.retry_alone(digest):
+        if failed.out_of_memory and self._leases.retry_alone(worker, digest):
             await self._notify()
             return
         wanted = {w.spec.digest: w for w in self._growth.wanted()}.get(digest)
         if wanted is not None:  # else another worker has delivered it
-            await self._fail(wanted, message, log=log)
+            await self._fail(wanted, failed)
 
     # ---- within
 
@@ -193,13 +184,13 @@ class Driver:
         """End the run if a spec has cost too many workers, of which `last` was the last."""
         lost = self._leases.lost_too_often()
         if lost is not None and self._error is None:
+            message = f"the worker ended or hung each of the {MAX_LOST_FITS} times it was fitted"
             log = await asyncio.to_thread(worker_log, last.handle)
-            times = f"the worker ended or hung each of the {MAX_LOST_FITS} times it was fitted"
-            await self._fail(lost, times, log=log)
+            await self._fail(lost, FailedFit(message, log))
 
-    async def _fail(self, wanted: Wanted, message: str, *, log: str) -> None:
+    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
         line = await asyncio.to_thread(
-            record_failure, self._store, run=self._job.run, wanted=wanted, message=message, log=log
+            record_failure, self._store, run=self._job.run, wanted=wanted, failed=failed
         )
         await self._end(line)
 

@@ -60,14 +60,17 @@ class Leases:
             if seat.lease is not None and seat.lease.spec.digest == digest:
                 seat.lease = None
 
-    def retry_alone(self, digest: str) -> bool:
-        """Take a spec back, to be fitted where no other is: the memory of its place was not enough.
+    def retry_alone(self, worker: Worker, digest: str) -> bool:
+        """Take a spec back from a worker whose place had not enough memory for it, to be fitted
+        where no other is.
 
         Returns:
             Whether that is worth trying: it had company, and this is the first time.
         """
-        seat = next((s for s in self._seats.values() if _holds(s, digest)), None)
-        if seat is None or digest in self._alone or not self._company(seat):
+        seat = self._seat(worker)
+        if seat is None or seat.lease is None or seat.lease.spec.digest != digest:
+            return False
+        if digest in self._alone or not self._company(seat):
             return False
         self._alone.add(digest)
         self._take_back(seat)
@@ -91,20 +94,14 @@ class Leases:
         inherits = seat is not None and seat.worker.id != worker.id and seat.lease is not None
         return seat.worker if seat is not None and inherits else None
 
-    def join(self, worker: Worker, *, now: float, excused: bool = False) -> None:
+    def join(self, worker: Worker, *, now: float) -> None:
         """Take note of a worker. One that is new at its rank took the place of a dead one, whose
-        spec goes to whoever asks next.
-
-        Args:
-            worker: whoever asks.
-            now: a clock's seconds.
-            excused: the spec of the dead one is not to blame (its node was taken away).
-        """
+        spec goes to whoever asks next."""
         seat = self._seats.get(worker.rank)
         if worker.id in self._gone or (seat is not None and seat.worker.id == worker.id):
             return
         if seat is not None:
-            self.dismiss(seat.worker, excused=excused)
+            self.dismiss(seat.worker)
         self._seats[worker.rank] = _Seat(worker, heard_at=now)
 
     def take(self, worker: Worker, *, now: float) -> Wanted | None:
@@ -113,12 +110,12 @@ class Leases:
         A worker that asks again without having delivered is told again what it holds. A call of a
         dead worker may still be waiting when its successor has come: it gets nothing.
         """
-        seat = self._seats.get(worker.rank)
-        if seat is None or seat.worker.id != worker.id:
+        seat = self._seat(worker)
+        if seat is None:
             return None
         seat.heard_at = now
         if seat.lease is None:
-            digest = next((d for d in self._waiting if self._suits(d, seat)), None)
+            digest = self._choose(seat)
             seat.lease = None if digest is None else self._waiting.pop(digest)
         return seat.lease
 
@@ -126,8 +123,8 @@ class Leases:
         """Hear from a worker that it is fitting a spec. A driver that has restarted learns so what
         it had leased: a spec that waits is then taken to be that worker's."""
         self.join(worker, now=now)
-        seat = self._seats.get(worker.rank)
-        if seat is None or seat.worker.id != worker.id:
+        seat = self._seat(worker)
+        if seat is None:
             return
         seat.heard_at = now
         if seat.lease is None and digest in self._waiting:
@@ -148,8 +145,8 @@ class Leases:
             worker: the one that is not to be waited for.
             excused: the spec is not to blame (the worker's node was taken away).
         """
-        seat = self._seats.get(worker.rank)
-        if seat is None or seat.worker.id != worker.id:
+        seat = self._seat(worker)
+        if seat is None:
             return
         self._gone.add(worker.id)
         if seat.lease is not None:
@@ -163,6 +160,12 @@ class Leases:
 
     # ---- within
 
+    def _seat(self, worker: Worker) -> _Seat | None:
+        """A worker's seat, unless it is gone."""
+        seat = self._seats.get(worker.rank)
+        present = seat is not None and seat.worker.id == worker.id and not self.is_gone(worker)
+        return seat if present else None
+
     def _take_back(self, seat: _Seat) -> None:
         assert seat.lease is not None
         self._waiting = {seat.lease.spec.digest: seat.lease, **self._waiting}
@@ -171,10 +174,11 @@ class Leases:
     def _hopeful(self, digest: str) -> bool:
         return self._lost.get(digest, 0) < MAX_LOST_FITS
 
-    def _suits(self, digest: str, seat: _Seat) -> bool:
+    def _choose(self, seat: _Seat) -> str | None:
         company = self._company(seat)
-        in_the_way = digest in self._alone if company else False
-        return self._hopeful(digest) and not in_the_way and not company & self._alone
+        if company and self._alone & (company | self._waiting.keys()):
+            return None  # one is fitted alone here, or is to be as soon as a place is empty
+        return next((digest for digest in self._waiting if self._hopeful(digest)), None)
 
     def _company(self, seat: _Seat) -> set[str]:
         """Digests of what the others of a seat's place are fitting."""
@@ -185,7 +189,3 @@ class Leases:
             and other.worker.place == seat.worker.place
             and other.lease is not None
         }
-
-
-def _holds(seat: _Seat, digest: str) -> bool:
-    return seat.lease is not None and seat.lease.spec.digest == digest

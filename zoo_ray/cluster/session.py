@@ -180,9 +180,7 @@ def local_ray() -> Iterator[None]:
 
 def _init(**options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options
-    )
+    ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray takes SIGTERM for itself.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)

@@ -3,7 +3,6 @@
 import os
 import tempfile
 import time
-import traceback
 import uuid
 from typing import Any
 
@@ -16,7 +15,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
 from zoo_ray.cluster.leases import Worker
-from zoo_ray.errors import UserError
+from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import FitProgress
 from zoo_ray.store import Store
 from zoo_ray.task import Task
@@ -36,7 +35,7 @@ class _Independent(Backend):
     has_replica_groups = True
 
 
-class _IndependentWorkers(BackendConfig):  # type: ignore[misc]
+class _IndependentWorkers(BackendConfig):
     @property
     def backend_cls(self) -> type[Backend]:
         return _Independent
@@ -103,7 +102,6 @@ def pull(config: dict[str, Any]) -> None:
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
     from zoo_ray.fitting import fit_from_store
-    from zoo_ray.members.fit import FitFailed, OutOfMemory
 
     driver, store = config["driver"], Store(config["store"])
     (references,) = config["images"]
@@ -126,7 +124,6 @@ def pull(config: dict[str, Any]) -> None:
             if not all(_answer(reference) for reference in answered):
                 raise _NotWanted
 
-        failed: tuple[str, bool] | None = None
         try:
             member = fit_from_store(
                 spec=wanted.spec,
@@ -140,15 +137,7 @@ def pull(config: dict[str, Any]) -> None:
         except _NotWanted:
             pass
         except Exception as error:  # in a network, say: another worker fares no better
-            known = isinstance(error, FitFailed | UserError)
-            _ask(
-                driver.failed,
-                worker,
-                digest,
-                str(error) if known else f"{type(error).__name__}: {error}",
-                log=traceback.format_exc(),
-                out_of_memory=isinstance(error, OutOfMemory),
-            )
+            _ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
             _ask(driver.published, digest)
 
@@ -174,13 +163,13 @@ def _answer(reference: Any) -> bool:
         return True
 
 
-def _ask(method: Any, *arguments: Any, **named: Any) -> Any:
+def _ask(method: Any, *arguments: Any) -> Any:
     """Call the driver and wait for its answer; a driver that restarts is asked again."""
     # Counted from its first absence: an answer may be hours in coming.
     away_since: float | None = None
     while True:
         try:
-            return ray.get(method.remote(*arguments, **named))
+            return ray.get(method.remote(*arguments))
         except ActorUnavailableError:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > DRIVER_AWAY_S:
