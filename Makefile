@@ -1,8 +1,9 @@
-# `make run` grows a zoo on real digits, `make test` checks everything; both make .venv first.
+# `make run` grows a zoo on real digits, `make test` checks it; both make .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
+ROUNDS ?= 20
 
-.PHONY: env run test format
+.PHONY: env run test test-slow chaos format
 
 env: .venv/ready
 
@@ -26,7 +27,13 @@ test: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: env
+	$(BIN)/python -m pytest -m slow
+
+chaos: env
+	$(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS)
 
 format: env
 	$(BIN)/ruff check --fix .

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from rich.markup import escape
 
 from zoo_ray.config import RunConfig, read_config
 from zoo_ray.errors import UserError
+from zoo_ray.stops import clean_stops
 
 STARTED = time.time()
 
@@ -28,16 +30,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
+    again = shlex.join(sys.argv[1:] if argv is None else argv)
     try:
-        config = read_config(arguments.config, overrides=_overrides(arguments))
-        result: int = arguments.command(arguments, config, people)
-        return result
+        with clean_stops(farewell=f"stopped; to go on: python {sys.argv[0]} {again}"):
+            config = read_config(arguments.config, overrides=_overrides(arguments))
+            result: int = arguments.command(arguments, config, people)
+            return result
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on where it ended", file=sys.stderr)
-        return 130
 
 
 def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:

@@ -1,10 +1,10 @@
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from toys import deliver_toy, replayed, toy_growth, toy_member, toy_predictions, toy_rules
 
-from zoo_ray.members.member import Member
 from zoo_ray.replay import deliver, read_stored
 from zoo_ray.zoo.growth import Growth
 
@@ -13,11 +13,8 @@ RULES = toy_rules(5, tasks_per_member=2, members_per_episode=2)
 
 def publish(store, growth: Growth, wanted) -> None:
     tasks = [growth.tasks[position] for position in wanted.tasks]
-    made = toy_member()
-    predictions = toy_predictions(wanted.spec, tasks)
-    store.publish_member(
-        wanted.spec, Member(made.weights, predictions, [0.0], 0.0, made.hardware), call="test"
-    )
+    member = replace(toy_member(), predictions=toy_predictions(wanted.spec, tasks))
+    store.publish_member(wanted.spec, member, call="test")
 
 
 @pytest.fixture

@@ -137,6 +137,7 @@ def toy_member(
             for number in classes
         ],
         epoch_losses=[0.5, 0.25],
+        first_step=0,
         fit_s=1.25,
         hardware={"device": "toy", "torch": "0"},
     )

@@ -183,6 +183,7 @@ def _grow(
         from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
         return grow_here(
+            run=name,
             growth=growth,
             store=store,
             tasks=plan.tasks,
@@ -201,6 +202,8 @@ def _grow(
         recipe=plan.recipe,
         workers=plan.workers,
         call=tally.call,
+        checkpoint_s=plan.config.workers.checkpoint_s,
+        fit_timeout_s=plan.config.workers.fit_timeout_s,
         on_progress=on_progress,
     )
     # The store is the state: what the workers published is read from there like anything else.

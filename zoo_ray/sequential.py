@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from zoo_ray.errors import UserError
+from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.fitting import fit_from_store
-from zoo_ray.members.fit import FitFailed
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
@@ -16,6 +16,7 @@ from zoo_ray.zoo.growth import Growth, Wanted
 
 def grow_here(
     *,
+    run: str,
     growth: Growth,
     store: Store,
     tasks: Sequence[Task],
@@ -27,6 +28,7 @@ def grow_here(
     """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
 
     Args:
+        run: its name.
         growth: the zoo, brought as far as one likes; complete afterwards.
         store: where members are published, and read from.
         tasks: the stream.
@@ -68,8 +70,12 @@ def grow_here(
                 checkpoint_s=checkpoint_s,
                 on_progress=report,
             )
-        except FitFailed as error:
-            raise UserError(f"{wanted.name}: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # in a network, say
+            failed = FailedFit.of(error)
+            line = record_failure(store, run=run, wanted=wanted, failed=failed)
+            raise UserError(line) from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(

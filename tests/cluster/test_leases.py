@@ -1,6 +1,6 @@
 """Which worker fits what."""
 
-from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases
+from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.zoo.growth import Wanted
 from zoo_ray.zoo.schedule import Slot
@@ -13,6 +13,10 @@ def wanted(number):
     return Wanted(slot=Slot(1, number), tasks=(0,), spec=spec)
 
 
+def digest(number):
+    return wanted(number).spec.digest
+
+
 def offered(*numbers):
     leases = Leases()
     for number in numbers:
@@ -20,53 +24,180 @@ def offered(*numbers):
     return leases
 
 
+def worker(rank, name=None, *, place=None):
+    name = name or f"worker {rank}"
+    return Worker(rank=rank, id=name, node="node", place=place or name)
+
+
+def take(leases, of, *, now=0.0):
+    leases.join(of, now=now)
+    return leases.take(of, now=now)
+
+
+A, B, C = (worker(rank) for rank in range(3))
+
+
 def test_specs_are_leased_in_the_order_of_their_offers_and_once_each():
     leases = offered(3, 1)
-    assert leases.take(rank=0, worker="a") == wanted(3)
-    assert leases.take(rank=1, worker="b") == wanted(1)
-    assert leases.take(rank=2, worker="c") is None
+    assert take(leases, A) == wanted(3)
+    assert take(leases, B) == wanted(1)
+    assert take(leases, C) is None
     assert leases.held() == {0: wanted(3), 1: wanted(1)}
 
 
 def test_a_worker_that_asks_again_is_told_what_it_holds():
     leases = offered(1, 2)
-    assert leases.take(rank=0, worker="a") == leases.take(rank=0, worker="a") == wanted(1)
-
-
-def test_a_new_worker_of_a_rank_inherits_the_spec_of_the_dead_one():
-    leases = offered(1, 2, 3)
-    leases.take(rank=0, worker="a")
-    leases.take(rank=1, worker="b")
-    assert leases.take(rank=0, worker="reborn") == wanted(1)
-    leases.end(wanted(1).spec.digest)
-    assert leases.take(rank=0, worker="reborn") == wanted(3)
-
-
-def test_a_call_of_a_dead_worker_that_still_waits_gets_nothing():
-    leases = offered()
-    for life in range(4):
-        assert leases.take(rank=0, worker=f"life {life}") is None
-    leases.offer(wanted(1))
-    for life in range(3):
-        assert leases.take(rank=0, worker=f"life {life}") is None
-        assert leases.is_gone(f"life {life}")
-    assert leases.take(rank=0, worker="life 3") == wanted(1)
-    assert leases.lost_too_often() is None
+    assert take(leases, A) == take(leases, A) == wanted(1)
 
 
 def test_an_ended_spec_is_leased_to_nobody_whoever_delivered_it():
     leases = offered(1, 2)
-    leases.take(rank=0, worker="a")
-    leases.end(wanted(1).spec.digest)  # by a worker that was thought dead
-    leases.end(wanted(2).spec.digest)  # from the store
-    assert leases.take(rank=0, worker="a") is None
+    take(leases, A)
+    leases.end(digest(1))  # by a worker that was thought dead
+    leases.end(digest(2))  # from the store
+    assert take(leases, A) is None
     assert leases.held() == {}
 
 
-def test_a_spec_that_costs_worker_after_worker_is_given_up():
+# ---- workers that die
+
+
+def test_the_spec_of_a_dead_worker_goes_first_to_whoever_asks_next():
+    leases = offered(1, 2, 3)
+    take(leases, A)
+    take(leases, B)
+    reborn = worker(0, "reborn")
+    assert leases.predecessor(reborn) is A
+    assert take(leases, reborn) == wanted(1)
+    assert leases.predecessor(reborn) is None
+    leases.end(digest(1))
+    assert take(leases, reborn) == wanted(3)
+
+
+def test_a_worker_may_be_known_dead_before_its_successor_comes():
     leases = offered(1)
+    take(leases, A)
+    take(leases, B)
+    leases.dismiss(A)
+    assert leases.is_gone(A)
+    assert leases.predecessor(worker(0, "reborn")) is None  # nothing is left to inherit
+    assert take(leases, worker(0, "reborn")) == wanted(1)
+
+
+def test_a_call_of_a_dead_worker_that_still_waits_gets_nothing():
+    leases = offered()
+    lives = [worker(0, f"life {life}") for life in range(4)]
+    for life in lives:
+        assert take(leases, life) is None
+    leases.offer(wanted(1))
+    for life in lives[:3]:
+        assert take(leases, life) is None
+        assert leases.is_gone(life)
+    assert take(leases, lives[3]) == wanted(1)
+    assert leases.lost_too_often() is None
+
+
+def test_a_spec_that_costs_worker_after_worker_is_given_up():
+    leases = offered(1, 2)
     for life in range(MAX_LOST_FITS):
-        assert leases.take(rank=0, worker=f"life {life}") == wanted(1)
         assert leases.lost_too_often() is None
-    leases.take(rank=0, worker="last life")
+        assert take(leases, worker(0, f"life {life}")) == wanted(1)
+    assert take(leases, worker(0, "last life")) == wanted(2)
     assert leases.lost_too_often() == wanted(1)
+
+
+def test_a_spec_is_not_to_blame_for_lost_nodes_nor_for_the_death_of_others():
+    leases = offered(1, 2)
+    take(leases, B)
+    for life in range(2 * MAX_LOST_FITS):
+        mortal = worker(0, f"life {life}")
+        assert take(leases, mortal) == wanted(2)
+        leases.dismiss(mortal, excused=True)
+    assert leases.lost_too_often() is None
+    assert leases.held() == {1: wanted(1)}
+
+
+# ---- workers that say nothing
+
+
+def test_a_worker_that_reports_keeps_its_spec_and_one_that_does_not_is_quiet():
+    leases = offered(1, 2)
+    take(leases, A, now=0.0)
+    take(leases, B, now=0.0)
+    take(leases, C, now=0.0)  # holds nothing: it has nothing to say
+    leases.claim(A, digest(1), now=9.0)
+    assert leases.quiet(now=10.0, for_s=5.0) == [B]
+    assert leases.quiet(now=5.0, for_s=5.0) == []
+
+
+def test_what_a_dismissed_worker_delivers_late_ends_the_spec_for_its_new_holder_too():
+    leases = offered(1)
+    take(leases, A)
+    leases.dismiss(A)
+    assert take(leases, B) == wanted(1)
+    leases.end(digest(1))
+    assert leases.held() == {}
+    leases.dismiss(A)  # again: nothing happens
+    assert take(leases, B) is None
+
+
+def test_a_report_of_a_dismissed_worker_claims_nothing():
+    leases = offered(1)
+    take(leases, A)
+    leases.dismiss(A)
+    leases.claim(A, digest(1), now=1.0)
+    assert leases.held() == {}
+    assert take(leases, B) == wanted(1)
+
+
+# ---- a driver that has restarted
+
+
+def test_a_new_driver_learns_what_its_workers_are_fitting():
+    leases = offered(1, 2, 3)
+    leases.claim(B, digest(2), now=0.0)
+    assert leases.held() == {1: wanted(2)}
+    assert take(leases, A) == wanted(1)
+    assert take(leases, B) == wanted(2)
+    assert take(leases, C) == wanted(3)
+
+
+def test_two_claims_of_one_spec_leave_it_with_the_first():
+    leases = offered(1)
+    leases.claim(A, digest(1), now=0.0)
+    leases.claim(B, digest(1), now=0.0)
+    assert leases.held() == {0: wanted(1)}
+
+
+# ---- workers that share a GPU
+
+D, E = (worker(rank, place="gpu") for rank in (0, 1))
+
+
+def test_what_does_not_fit_beside_others_is_tried_alone_once():
+    leases = offered(1, 2, 3)
+    take(leases, D)
+    take(leases, E)
+    assert leases.retry_alone(D, digest(1))
+    assert take(leases, D) is None  # E still fits here
+    leases.end(digest(2))
+    assert take(leases, E) == wanted(1)
+    assert take(leases, D) is None  # and now nobody else may
+    assert not leases.retry_alone(E, digest(1))
+    leases.end(digest(1))
+    assert take(leases, D) == wanted(3)
+
+
+def test_an_empty_place_takes_what_is_to_be_alone_at_once():
+    leases = offered(1, 2)
+    take(leases, D)
+    take(leases, E)
+    leases.retry_alone(D, digest(1))
+    assert take(leases, worker(2)) == wanted(1)
+
+
+def test_what_was_alone_already_is_not_tried_again():
+    leases = offered(1)
+    take(leases, D)
+    assert not leases.retry_alone(D, digest(1))
+    assert not leases.retry_alone(E, digest(1))  # not its spec

@@ -3,9 +3,13 @@
 import asyncio
 import time
 
+import ray
+
+from zoo_ray.cluster.health import is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job
-from zoo_ray.cluster.leases import Leases
+from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
 from zoo_ray.errors import UserError
+from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import deliver, not_shared, read_stored
@@ -13,18 +17,28 @@ from zoo_ray.store import Store
 from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10
+# Workers report about twice a second: after so long, all that live have said what they hold.
+_CLAIMS_S = 2.0
+# After so long without a report, a worker is asked after: its successor may be long in coming.
+_QUIET_S = 3.0
+_WATCH_S = 1.0
+# Members younger than a day are never collected: a live run's need be named no more often.
+_RECORD_WANTED_S = 600.0
 
 
 class Driver:
     """Grows a zoo with a group of workers that pull specs.
 
-    It keeps nothing that the store and its job cannot rebuild: restarted, it reads the store and
-    goes on. Store I/O runs in threads, so that it always answers.
+    It keeps nothing that the store, its job and its workers cannot tell again: restarted, it reads
+    the store, hears what is being fitted, and goes on. Store I/O runs in threads, so that it always
+    answers.
     """
 
     def __init__(self) -> None:
         # No arguments: those of an actor that restarts would have to outlive its creator.
+        self._restarted = ray.get_runtime_context().was_current_actor_reconstructed
         self._started = asyncio.Event()
+        self._leasing = asyncio.Event()
         self._changed = asyncio.Condition()
         self._advancing = asyncio.Lock()
         self._running: asyncio.Task[str | None] | None = None
@@ -39,8 +53,11 @@ class Driver:
         self._work: Work | None = None
         self._fitted: set[str] = set()
         self._first_fit: float | None = None
+        self._wanted_recorded = -_RECORD_WANTED_S
         self._error: str | None = None
         self._started.set()
+        if not self._restarted:
+            self._leasing.set()
 
     # ---- for the entrypoint
 
@@ -72,31 +89,26 @@ class Driver:
 
     # ---- for workers
 
-    async def lease(self, rank: int, worker: str) -> Wanted | None:
-        """The spec that a worker is to fit next; waits for one, and is None when all is over.
-
-        Args:
-            rank: of the worker in its group.
-            worker: unique to the worker's process.
-        """
-        await self._started.wait()
+    async def lease(self, worker: Worker) -> Wanted | None:
+        """The spec that a worker is to fit next; waits for one, and is None when all is over."""
+        await self._leasing.wait()
+        await self._join(worker)
         async with self._changed:  # from the look to the wait: no offer may come in between
             while not self._over() and not self._leases.is_gone(worker):
-                wanted = self._leases.take(rank=rank, worker=worker)
+                wanted = self._leases.take(worker, now=time.monotonic())
                 if wanted is not None:
                     self._first_fit = self._first_fit or time.time()
                     return wanted
-                if lost := self._leases.lost_too_often():
-                    self._error = f"{lost.name}: its workers ended each time it was fitted"
-                    self._changed.notify_all()
-                    return None
                 await self._changed.wait()
         return None
 
-    async def report(self, digest: str, progress: FitProgress) -> None:
-        """Note how far a fit is."""
+    async def report(self, worker: Worker, digest: str, progress: FitProgress) -> bool:
+        """Note how far a fit is; returns whether it is still worth going on with."""
         await self._started.wait()
+        self._leases.claim(worker, digest, now=time.monotonic())
         self._fit_progress[digest] = progress
+        # While the store is still being read, nobody knows what the zoo will want.
+        return self._work is None or (not self._over() and self._growth.wants(digest))
 
     async def published(self, digest: str) -> None:
         """Fold in a member that a worker has published."""
@@ -113,11 +125,18 @@ class Driver:
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
         await self._end(not_shared(self._store))
 
-    async def failed(self, digest: str, message: str) -> None:
-        """End the run, since a fit has no usable result."""
+    async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
+        """Take note that a fit has no usable result, which ends the run.
+
+        Where several share a GPU, one that ran out of memory is first tried again alone.
+        """
         await self._started.wait()
-        names = [wanted.name for wanted in self._growth.wanted() if wanted.spec.digest == digest]
-        await self._end(": ".join([*names, message]))
+        if failed.out_of_memory and self._leases.retry_alone(worker, digest):
+            await self._notify()
+            return
+        wanted = {w.spec.digest: w for w in self._growth.wanted()}.get(digest)
+        if wanted is not None:  # else another worker has delivered it
+            await self._fail(wanted, failed)
 
     # ---- within
 
@@ -127,28 +146,53 @@ class Driver:
     async def _run(self) -> str | None:
         await self._advance()
         self._work = Work(self._growth)
-        if not self._over():
-            group = asyncio.create_task(self._fit_with_workers())
-            async with self._changed:
-                await self._changed.wait_for(self._over)
-            if self._error is None:
-                # The workers' calls for another lease are answered now, so they end at once.
-                await asyncio.wait({group}, timeout=30)
+        if self._restarted:
+            await asyncio.sleep(_CLAIMS_S)
+            self._leasing.set()
+        watching = asyncio.create_task(self._watch_leases())
+        async with self._changed:
+            await self._changed.wait_for(self._over)
+        watching.cancel()
         return self._error
 
-    async def _fit_with_workers(self) -> None:
-        import ray
+    async def _join(self, worker: Worker) -> None:
+        if predecessor := self._leases.predecessor(worker):
+            await self._dismiss(predecessor)
+        self._leases.join(worker, now=time.monotonic())
 
-        from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
+    async def _watch_leases(self) -> None:
+        """Take the specs of workers that are dead or hang."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            now, timeout_s = time.monotonic(), self._job.fit_timeout_s
+            hung = self._leases.quiet(now=now, for_s=timeout_s)
+            for worker in self._leases.quiet(now=now, for_s=min(_QUIET_S, timeout_s)):
+                if worker in hung:
+                    ray.kill(worker.handle)
+                elif not await asyncio.to_thread(is_dead, worker.handle):
+                    continue
+                await self._dismiss(worker)
 
-        this_actor = ray.get_runtime_context().current_actor
-        try:
-            await asyncio.to_thread(run_group, self._job, this_actor)
-            problem = "nothing is known of why"
-        except Exception as error:  # whatever it is, nobody fits any more
-            problem = f"{type(error).__name__}: {error}"
-        if not self._over():
-            await self._end(f"the workers ended: {problem}")
+    async def _dismiss(self, worker: Worker) -> None:
+        # A spec is not to blame for a node that was taken away with its worker.
+        excused = not await asyncio.to_thread(is_alive, worker.node)
+        self._leases.dismiss(worker, excused=excused)
+        await self._fail_the_hopeless(worker)
+        await self._notify()
+
+    async def _fail_the_hopeless(self, last: Worker) -> None:
+        """End the run if a spec has cost too many workers, of which `last` was the last."""
+        lost = self._leases.lost_too_often()
+        if lost is not None and self._error is None:
+            message = f"the worker ended or hung each of the {MAX_LOST_FITS} times it was fitted"
+            log = await asyncio.to_thread(worker_log, last.handle)
+            await self._fail(lost, FailedFit(message, log))
+
+    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
+        line = await asyncio.to_thread(
+            record_failure, self._store, run=self._job.run, wanted=wanted, failed=failed
+        )
+        await self._end(line)
 
     async def _advance(self) -> None:
         """Look up each newly wanted member in the store; offer those that are not there."""
@@ -162,8 +206,18 @@ class Driver:
                         async with self._changed:
                             self._leases.offer(wanted)
                             self._changed.notify()
-        async with self._changed:
-            self._changed.notify_all()
+        await self._record_wanted()
+        await self._notify()
+
+    async def _record_wanted(self) -> None:
+        if self._over() or time.monotonic() - self._wanted_recorded < _RECORD_WANTED_S:
+            return
+        self._wanted_recorded = time.monotonic()
+        digests = self._growth.digests()
+        try:
+            await asyncio.to_thread(self._store.write_wanted, self._job.run, digests)
+        except UserError as error:
+            await self._end(str(error))
 
     async def _deliver(self, digest: str) -> bool:
         try:
@@ -179,5 +233,8 @@ class Driver:
 
     async def _end(self, error: str) -> None:
         self._error = self._error or error
+        await self._notify()
+
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()

@@ -15,7 +15,7 @@ DRIVER_AWAY_S = 60.0
 
 @dataclass(frozen=True)
 class Job:
-    """What a driver is told.
+    """What a driver and its workers are told.
 
     Attributes:
         run: name of the run.
@@ -25,6 +25,7 @@ class Job:
         images: references to the tasks with their images, in Ray's object store, in stream order.
         rules, recipe: of the zoo.
         workers: the group to start.
+        checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
     """
 
     run: str
@@ -35,3 +36,5 @@ class Job:
     rules: Rules
     recipe: Recipe
     workers: WorkerPlan
+    checkpoint_s: float
+    fit_timeout_s: float

@@ -5,7 +5,9 @@ import hashlib
 import logging
 import os
 import secrets
+import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,6 +26,9 @@ from zoo_ray.zoo.schedule import Rules
 
 NAMESPACE = "zoo_ray"
 _POLL_S = 0.5
+_GROUP_END_S = 30.0
+# The driver of a command that was killed keeps its name until Ray has noticed.
+_NAME_FREE_S = 15.0
 _GO_ON = "the same command goes on where it ended"
 
 
@@ -41,9 +46,7 @@ def connect(address: str) -> None:
     _quiet()
     try:
         _check_answers(address)
-        ray.init(
-            address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
-        )
+        _init(address=address)
     except (OSError, ValueError, RuntimeError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
@@ -95,6 +98,8 @@ def grow_on_ray(
     recipe: Recipe,
     workers: WorkerPlan,
     call: str,
+    checkpoint_s: float,
+    fit_timeout_s: float,
     on_progress: Callable[[Progress], None],
 ) -> float | None:
     """Grow a zoo on the joined cluster, or on a local Ray that lives as long as this call.
@@ -108,6 +113,7 @@ def grow_on_ray(
         rules, recipe: of the zoo.
         workers: the group that fits.
         call: names this command; the members it publishes are marked with it.
+        checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
         on_progress: called about twice a second.
 
     Returns:
@@ -127,8 +133,17 @@ def grow_on_ray(
             rules=rules,
             recipe=recipe,
             workers=workers,
+            checkpoint_s=checkpoint_s,
+            fit_timeout_s=fit_timeout_s,
         )
-        problem, first_fit = _watch(_start_driver(job), job, on_progress)
+        driver = _start_driver(job)
+        group = _Group(job, driver)
+        try:
+            problem, first_fit = _watch(driver, group, job, on_progress)
+            # The workers' calls for another lease are answered now: they end at once.
+            group.join()
+        finally:
+            ray.kill(driver)
     if problem:
         raise UserError(problem)
     return first_fit
@@ -144,22 +159,31 @@ def local_ray() -> Iterator[None]:
     # Ray's own token would be written into the home folder, which may be read-only or shared.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        ray.init(
-            address="local",  # whatever RAY_ADDRESS says, or runs on this machine
-            num_cpus=usable_cpus(),
-            namespace=NAMESPACE,
-            include_dashboard=True,  # Ray Train's clean-up of reserved CPUs and GPUs asks it
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"Ray does not start on this machine ({error}); --workers 0 does without it"
-        ) from None
-    try:
+        try:
+            _init(
+                address="local",  # whatever RAY_ADDRESS says, or runs on this machine
+                num_cpus=usable_cpus(),
+                include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"Ray does not start on this machine ({error}); --workers 0 does without it"
+            ) from None
         yield
-    finally:
+    except (KeyboardInterrupt, SystemExit):
+        raise  # the process ends at once, and takes Ray's processes with it: see zoo_ray.stops
+    except BaseException:
         ray.shutdown()
+        raise
+    ray.shutdown()
+
+
+def _init(**options: Any) -> None:
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+    # Ray takes SIGTERM for itself.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def _quiet() -> None:
@@ -185,17 +209,50 @@ def _start_driver(job: Job) -> Any:
         "max_task_retries": 0,
         "max_concurrency": 10_000,  # every idle worker waits in a call
     }
-    try:
-        return ray.remote(Driver).options(**options).remote()
-    except ValueError:
-        raise UserError(
-            f"--name {job.run}: another command is growing this run on this cluster; wait for it, "
-            "or give another --name"
-        ) from None
+    give_up = time.monotonic() + _NAME_FREE_S
+    while True:
+        try:
+            return ray.remote(Driver).options(**options).remote()
+        except ValueError:
+            if time.monotonic() > give_up:
+                raise UserError(
+                    f"--name {job.run}: another command is growing this run on this cluster; wait "
+                    "for it, or give another --name"
+                ) from None
+            time.sleep(_POLL_S)
+
+
+class _Group:
+    """The worker group, run from a thread of this process.
+
+    The thread is a daemon's: a group whose node is gone may never end.
+    """
+
+    def __init__(self, job: Job, driver: Any) -> None:
+        self._problem: str | None = None
+        self._thread = threading.Thread(target=self._run, args=(job, driver), daemon=True)
+        self._thread.start()
+
+    def _run(self, job: Job, driver: Any) -> None:
+        from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
+
+        try:
+            run_group(job, driver)
+        except Exception as error:  # whatever it is, nobody fits any more
+            self._problem = f"the workers ended: {type(error).__name__}: {error}; {_GO_ON}"
+
+    @property
+    def problem(self) -> str | None:
+        """A line that says why the group ended early, if it did."""
+        return self._problem
+
+    def join(self) -> None:
+        """Wait for the workers to end, for a while."""
+        self._thread.join(timeout=_GROUP_END_S)
 
 
 def _watch(
-    driver: Any, job: Job, on_progress: Callable[[Progress], None]
+    driver: Any, group: _Group, job: Job, on_progress: Callable[[Progress], None]
 ) -> tuple[str | None, float | None]:
     """Wait for the driver's end; a driver that restarts is told its job again.
 
@@ -218,6 +275,8 @@ def _watch(
             end = driver.run.remote(job)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
+                if group.problem:
+                    return group.problem, first_fit
             problem: str | None = ray.get(end)
             look()
             return problem, first_fit

@@ -19,7 +19,7 @@ from torch.utils import deterministic
 
 from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
-from zoo_ray.members.member import Checkpoint, FitProgress, Member
+from zoo_ray.members.member import Checkpoint, FitFailed, FitProgress, Member, OutOfMemory
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
@@ -31,14 +31,6 @@ PREDICTION_BATCH = 256
 _PROGRESS_INTERVAL_S = 0.5
 _BATCHES_AT_ONCE = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-
-
-class FitFailed(Exception):
-    """A fit has no usable result; the message says why, in one line."""
-
-
-class OutOfMemory(FitFailed):
-    """A fit asked for more memory than there is; the cause is the error that said so."""
 
 
 class Misfit(ValueError):
@@ -101,6 +93,7 @@ def fit(
         },
         predictions=predictions,
         epoch_losses=epoch_losses,
+        first_step=0 if resume is None else resume.step,
         fit_s=time.perf_counter() - started,
         hardware=hardware(
             device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",

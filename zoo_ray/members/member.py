@@ -1,4 +1,4 @@
-"""What a fit gives: a member, and on the way there, its progress."""
+"""What a fit gives: a member, or an error, and on the way there, its progress."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,6 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo_ray.task import Predictions
+
+
+class FitFailed(Exception):
+    """A fit has no usable result; the message says why, in one line."""
+
+
+class OutOfMemory(FitFailed):
+    """A fit asked for more memory than there is; the cause is the error that said so."""
 
 
 class FitProgress(NamedTuple):
@@ -41,6 +49,8 @@ class Member:
         weights: parameters and buffers by name, as numpy arrays.
         predictions: on each task of the spec, in its order.
         epoch_losses: mean training loss of each epoch.
+        first_step: the step that the process which finished the fit went on from; 0: all of them
+            are its own.
         fit_s: seconds that the fit took, predictions included, in the process that ended it: what
             one cut short before took does not count.
         hardware: what it was fitted on (see `zoo_ray.members.hardware`).
@@ -49,6 +59,7 @@ class Member:
     weights: dict[str, npt.NDArray[Any]]
     predictions: list[Predictions]
     epoch_losses: list[float]
+    first_step: int
     fit_s: float
     hardware: dict[str, str]
 

@@ -148,6 +148,11 @@ class Growth:
         """The members of all complete episodes, in the order in which they were averaged."""
         return [member for episode in self.episodes for member in episode.members]
 
+    def digests(self) -> list[str]:
+        """Digests of all members that the zoo has, or is certain to have."""
+        drawn = [wanted for draws in self._draws.values() for wanted in draws]
+        return [m.digest for m in self.members()] + [wanted.spec.digest for wanted in drawn]
+
     def digest(self) -> str:
         """SHA-256 over the members' specs and predictions, in order: equal for equal zoos."""
         state = hashlib.sha256()

@@ -1,0 +1,45 @@
+"""What Ray knows of workers, and of those that are gone."""
+
+import contextlib
+from typing import Any
+
+import ray
+from ray.util.state import get_actor, get_log
+
+_LOG_LINES = 200
+
+
+def is_alive(node: str) -> bool:
+    """Whether a node, by its id, is still part of the cluster."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(known["NodeID"] == node and known["Alive"] for known in nodes)
+
+
+def is_dead(worker: Any) -> bool:
+    """Whether Ray knows that a worker has ended.
+
+    Args:
+        worker: handle of its actor.
+    """
+    # While Ray cannot tell, the worker may live.
+    with contextlib.suppress(Exception):
+        actor: Any = get_actor(worker._actor_id.hex(), timeout=10)
+        return actor is not None and actor.state == "DEAD"
+    return False
+
+
+def worker_log(worker: Any) -> str:
+    """The last lines that a worker's process wrote, as far as Ray can still tell.
+
+    Args:
+        worker: handle of its actor.
+    """
+    parts = []
+    for stream in ("out", "err"):
+        lines = [f"---- worker's std{stream}"]
+        # Its node may be gone, and the log with it.
+        with contextlib.suppress(Exception):
+            actor_id = worker._actor_id.hex()
+            lines += get_log(actor_id=actor_id, suffix=stream, tail=_LOG_LINES, timeout=10)
+        parts.append("\n".join(lines))
+    return "\n".join(parts)

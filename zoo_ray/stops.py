@@ -1,0 +1,90 @@
+"""Clean stops: Ctrl-C and SIGTERM end a command within seconds and leave no process behind."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+# Ray's `ray job stop` kills what has not ended 3 s after its SIGTERM.
+_END_WITHIN_S = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = "\x1b[?25h"
+
+
+@contextlib.contextmanager
+def clean_stops(*, farewell: str) -> Iterator[None]:
+    """Within this context, the first Ctrl-C or SIGTERM raises KeyboardInterrupt, as nobody takes
+    that for a failure, and the context ends the process.
+
+    Whatever the command does in between, the process ends in time: with all processes that it has
+    started, and with the exit code that shells expect of a command that a signal has stopped.
+
+    Args:
+        farewell: the last line on stderr.
+    """
+    received: list[int] = []
+    watched, told = os.pipe()
+    os.set_blocking(told, False)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if not received:  # a second Ctrl-C must not interrupt the clean-up
+            received.append(number)
+            raise KeyboardInterrupt
+
+    def end_in_time() -> None:
+        # The main thread may wait in C, for a store or a cluster that does not answer, where even
+        # the handler must wait. What is written into the pipe comes at once.
+        number = os.read(watched, 1)
+        os.close(watched)
+        if number:  # else the context has ended
+            time.sleep(_END_WITHIN_S)
+            _end(number[0], farewell)
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    wakeup_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    threading.Thread(target=end_in_time, daemon=True).start()
+    try:
+        yield
+    except BaseException as error:
+        if received:  # whatever came up on the way out: that is not why the command ends
+            _end(received[0], farewell)
+        if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+            _end(signal.SIGTERM, farewell)  # Ray's handler, in force while Ray starts
+        raise
+    finally:
+        signal.set_wakeup_fd(wakeup_before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(told)
+
+
+def _end(number: int, farewell: str) -> NoReturn:
+    _kill_descendants()
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            sys.stderr.write(_SHOW_CURSOR)
+        print(farewell, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+    # Without Ray's own clean-up, which waits for processes that are no more.
+    os._exit(128 + number)
+
+
+def _kill_descendants() -> None:
+    """End the processes that this one has started, and those that they have started."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):  # it has just ended
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.name))
+    descendants = children.get(os.getpid(), [])
+    for pid in descendants:
+        descendants.extend(children.get(pid, []))
+    for pid in descendants:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
