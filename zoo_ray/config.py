@@ -36,6 +36,10 @@ Number = Annotated[float, BeforeValidator(_not_a_bool)]
 Fraction = Annotated[Number, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+# A file that is longer is something else: images, or a device that never ends.
+_MAX_CHARACTERS = 1_000_000
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -179,11 +183,17 @@ def _read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
 def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
     where = f"{named_by}: {path}" if named_by else str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise UserError(f"{where}: no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{where}: cannot be read as text ({error})") from None
+    if len(text) > _MAX_CHARACTERS:
+        raise UserError(
+            f"{where}: no configuration has more than {_MAX_CHARACTERS:,} characters; give the "
+            "path of a YAML file"
+        )
     try:
         raw = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:

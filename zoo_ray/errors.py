@@ -1,5 +1,7 @@
 """The one exception that is meant for people."""
 
+_MOST = 1000  # characters
+
 
 class UserError(Exception):
     """Something outside the program is wrong: a configuration, a file, a machine.
@@ -9,5 +11,8 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        # Paths, class names and library messages may hold line breaks; an error is one line.
-        super().__init__(" ".join(message.split()))
+        # Paths, class names and library messages may hold line breaks, and worse for a terminal.
+        line = " ".join(message.split())
+        line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+        # What is wrong comes first and the next thing to try last; a long value is in between.
+        super().__init__(line if len(line) <= _MOST else f"{line[:600]} ... {line[-300:]}")
