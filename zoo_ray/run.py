@@ -235,7 +235,7 @@ def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str
         # Another command may have begun a run of this name since we looked.
         _refuse_other_configuration(plan, store.create_run(name, now), name=name)
     elif len(record.tasks) < len(now.tasks):
-        store.write_run(name, now)
+        store.lengthen_run(name, now)
 
 
 def _recorded_precision(record: RunRecord | None) -> Precision | None:

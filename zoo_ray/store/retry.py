@@ -18,6 +18,10 @@ log = logging.getLogger("zoo_ray")
 T = TypeVar("T")
 
 
+class StoreFailed(UserError):
+    """A store cannot be read or written, or does not answer."""
+
+
 class Trouble(NamedTuple):
     """What an error means: a few words without secrets, whether it may pass, what to do."""
 
@@ -42,7 +46,7 @@ def persist(
         patience_s: how long after the first error another attempt may begin.
 
     Raises:
-        UserError: it did not work.
+        StoreFailed: it did not work.
     """
     deadline = None
     pause = 0.05
@@ -54,13 +58,13 @@ def persist(
             if trouble is None:
                 raise
         if not trouble.passing:
-            raise UserError(f"{what} ({trouble.reason}); {trouble.advice}") from None
+            raise StoreFailed(f"{what} ({trouble.reason}); {trouble.advice}") from None
         now = time.monotonic()
         if deadline is None:
             deadline = now + patience_s
             log.warning("%s (%s); trying again for %g s", what, trouble.reason, patience_s)
         if now >= deadline:
-            raise UserError(
+            raise StoreFailed(
                 f"{what} ({trouble.reason}, tried for {patience_s:g} s); once the store is back, "
                 "the same command goes on where it ended"
             ) from None

@@ -4,35 +4,41 @@ A member is published payload first, pointer last: it exists when its `member.js
 file is created whole, once. Whoever creates it first has published for everyone.
 """
 
-import contextlib
 import hashlib
-import io
 import json
-import os
-import re
-import uuid
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.fs
-import pyarrow.parquet
 import safetensors.numpy
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError
-from zoo_ray.members.member import Member
+from zoo_ray.members.member import Checkpoint, Member
 from zoo_ray.members.spec import MemberSpec
-from zoo_ray.task import PARTS, Predictions
-
-FORMAT_VERSION: Literal[1] = 1
-MAX_NAME_LENGTH = 100
-
-_PREDICTIONS = pa.schema(
-    [("task", pa.uint32()), ("part", pa.string()), ("probabilities", pa.list_(pa.float32()))]
+from zoo_ray.store.files import FOLDERS, open_files
+from zoo_ray.store.payloads import (
+    FORMAT_VERSION,
+    CorruptPayload,
+    checkpoint_from_bytes,
+    checkpoint_name,
+    checkpoint_to_bytes,
+    parse_checkpoint_name,
+    predictions_from_bytes,
+    predictions_to_bytes,
+    table_from_bytes,
+    table_to_bytes,
+    to_json,
 )
+from zoo_ray.store.records import MemberEntry, RunRecord, RunSummary, check_name
+from zoo_ray.store.retry import PATIENCE_S
+from zoo_ray.task import Predictions
+
+EPISODES, RESULTS, WANTED = "episodes.parquet", "results.parquet", "wanted.json"
+
+log = logging.getLogger("zoo_ray")
 
 
 class StoredPredictions(NamedTuple):
@@ -43,88 +49,84 @@ class StoredPredictions(NamedTuple):
         sha256: checksum of the file that holds them.
         call: the command that published the member.
         hardware: what it was fitted on.
+        pointer: the member's pointer as it was read (see `Store.drop_member`).
     """
 
     predictions: list[Predictions]
     sha256: str
     call: str
     hardware: str
-
-
-class TaskRecord(BaseModel):
-    """A task, as a run's record names it."""
-
-    name: str
-    classes: list[str]
-    digest: str
-
-
-class RunRecord(BaseModel):
-    """A run's `run.json`: what was asked for, resolved, and with which versions.
-
-    Attributes:
-        config: the configuration as it was given, defaults included.
-        recipe: the recipe resolved.
-        zoo: the zoo's rules.
-        tasks: the stream.
-        versions: of Python and the packages that ran.
-    """
-
-    format_version: Literal[1] = FORMAT_VERSION
-    config: dict[str, Any]
-    recipe: dict[str, Any]
-    zoo: dict[str, Any]
-    tasks: list[TaskRecord]
-    versions: dict[str, str]
+    pointer: bytes
 
 
 class CorruptMember(Exception):
-    """A stored member is not what its pointer says; the message names the file."""
+    """A stored member is not what its pointer says; the message names the file.
+
+    Attributes:
+        pointer: the member's pointer as it was read (see `Store.drop_member`).
+    """
+
+    def __init__(self, message: str, *, pointer: bytes) -> None:
+        super().__init__(message)
+        self.pointer = pointer
 
 
 class Store:
     """Members and runs under one address.
 
+    Any operation raises a `UserError` if the store cannot be read or written, after having tried
+    again for a while where that may help.
+
     Args:
-        address: a local folder. It is created when something is first written.
+        address: a local folder, created when something is first written, or a prefix in a bucket
+            that exists, as `s3://bucket/prefix` (see `zoo_ray.address`).
+        patience_s: how long each operation is tried again while the store does not answer.
 
     Raises:
-        UserError: there is no such kind of store.
+        UserError: it is no address.
     """
 
-    def __init__(self, address: str) -> None:
-        if re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", address):
-            raise UserError(f"store = {address!r}: only local folders are supported so far")
-        if "\0" in address:
-            raise UserError(f"store = {address!r}: a path holds no null characters")
-        # Workers run in other folders: the address they are given must not depend on the folder.
-        try:
-            self.address = str(Path(address).expanduser().absolute())
-            self.address.encode()
-        except (RuntimeError, UnicodeEncodeError) as error:
-            raise UserError(f"store = {address!r}: not a path ({error})") from None
-        self._files = pa.fs.SubTreeFileSystem(self.address, pa.fs.LocalFileSystem())
+    def __init__(self, address: str, *, patience_s: float = PATIENCE_S) -> None:
+        parsed = parse_address(address)
+        self.address = parsed.text
+        self.shown = parsed.shown
+        """The address for people; a path in the store can be appended."""
+        self.files = open_files(parsed, patience_s=patience_s)
+
+    def exists(self) -> bool:
+        """Whether anything was ever written."""
+        return any(next(self.files.list(folder), None) for folder in FOLDERS)
 
     # ---- members
 
     def has_member(self, digest: str) -> bool:
         """Whether a member is finished."""
-        return self._exists(f"members/{digest}/member.json")
+        return self.files.read(_pointer_path(digest)) is not None
+
+    def members(self) -> Iterator[MemberEntry]:
+        """All finished members, in no order."""
+        sizes: dict[str, int] = {}
+        finished = {}
+        for entry in self.files.list("members"):
+            digest, _, name = entry.path.removeprefix("members/").partition("/")
+            sizes[digest] = sizes.get(digest, 0) + entry.size_bytes
+            if name == "member.json":
+                finished[digest] = entry.modified
+        return (MemberEntry(digest, sizes[digest], when) for digest, when in finished.items())
 
     def publish_member(self, spec: MemberSpec, member: Member, *, call: str) -> None:
         """Make a member exist, unless it does already: then the published one stays.
+
+        Its checkpoints go.
 
         Args:
             spec: what the member is.
             member: the result of its fit.
             call: names the command that publishes it.
-
-        Raises:
-            UserError: the store cannot be written.
         """
         folder = f"members/{spec.digest}"
         weights = safetensors.numpy.save(member.weights)
-        predictions = _predictions_to_bytes(member.predictions)
+        predictions = predictions_to_bytes(member.predictions)
         pointer = {
             "format_version": FORMAT_VERSION,
             "spec": spec.to_dict(),
@@ -135,7 +137,8 @@ class Store:
             "hardware": member.hardware,
             "call": call,
         }
-        self._create(f"{folder}/member.json", _to_json(pointer))
+        self.files.create(_pointer_path(spec.digest), to_json(pointer))
+        self.drop_checkpoints(spec.digest)
 
     def read_predictions(self, digest: str) -> StoredPredictions | None:
         """A member's predictions, or None if it is not finished.
@@ -146,17 +149,19 @@ class Store:
         found = self._read_payload(digest, "predictions")
         if found is None:
             return None
-        payload, pointer = found
+        payload, pointer, document = found
         entry = pointer["predictions"]
         try:
-            predictions = _predictions_from_bytes(payload)
-        except (pa.ArrowException, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-            raise CorruptMember(f"{self._member_path(digest)}/{entry['name']}: {error}") from None
+            predictions = predictions_from_bytes(payload)
+        except CorruptPayload as error:
+            path = f"{self.shown}/members/{digest}/{entry['name']}"
+            raise CorruptMember(f"{path}: {error}", pointer=document) from None
         return StoredPredictions(
             predictions=predictions,
             sha256=entry["sha256"],
             call=str(pointer.get("call")),
             hardware=json.dumps(pointer.get("hardware"), sort_keys=True),
+            pointer=document,
         )
 
     def read_weights(self, digest: str) -> dict[str, Any] | None:
@@ -168,75 +173,245 @@ class Store:
         found = self._read_payload(digest, "weights")
         return None if found is None else safetensors.numpy.load(found[0])
 
-    def drop_member(self, digest: str) -> None:
-        """Make a corrupt member missing, so that it can be published again."""
-        path = f"members/{digest}/member.json"
-        try:
-            (Path(self.address) / path).unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"store {self.address}: cannot remove {path} ({error.strerror}), which is corrupt; "
-                "remove it, or give a store you may write to with --store"
-            ) from None
+    def drop_member(self, digest: str, *, seen: bytes | None = None) -> None:
+        """Make a corrupt member missing, so that it can be published again.
+
+        Args:
+            digest: of the member.
+            seen: its pointer as it was read. If it has changed since, somebody has dropped and
+                published the member meanwhile, and it stays. None: whatever the pointer is.
+        """
+        if seen is None:
+            self.files.delete(_pointer_path(digest))
+        else:
+            self.files.delete_if(_pointer_path(digest), seen)
+
+    # ---- checkpoints
+
+    def write_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
+        """Keep a fit's checkpoint, in place of those of fewer steps."""
+        payload = checkpoint_to_bytes(checkpoint, digest=digest)
+        name = checkpoint_name(payload, step=checkpoint.step)
+        self.files.replace(f"progress/{digest}/{name}", payload)
+        for step, path in self._checkpoints(digest):
+            if step < checkpoint.step:
+                self.files.delete(path)
+
+    def read_checkpoint(self, digest: str) -> Checkpoint | None:
+        """The checkpoint of the most steps, or None; those that are corrupt are dropped."""
+        for _, path in sorted(self._checkpoints(digest), reverse=True):
+            payload = self.files.read(path)
+            if payload is None:  # dropped meanwhile
+                continue
+            try:
+                return check_checkpoint(path, payload)
+            except CorruptPayload as error:
+                log.warning("store: %s/%s: %s; it is ignored", self.shown, path, error)
+                self.files.delete(path)
+        return None
+
+    def drop_checkpoints(self, digest: str) -> None:
+        """Remove all of a fit's checkpoints."""
+        for entry in self.files.list(f"progress/{digest}"):
+            self.files.delete(entry.path)
+
+    def _checkpoints(self, digest: str) -> list[tuple[int, str]]:
+        found = []
+        for entry in self.files.list(f"progress/{digest}"):
+            parsed = parse_checkpoint_name(entry.path.rpartition("/")[2])
+            if parsed is not None:
+                found.append((parsed[0], entry.path))
+        return found
 
     # ---- runs
 
-    def read_run(self, name: str) -> "RunRecord | None":
+    def runs(self) -> list[RunSummary]:
+        """All runs by name, those that cannot be read with what is wrong."""
+        sizes: dict[str, int] = {}
+        modified: dict[str, datetime] = {}
+        for entry in self.files.list("runs"):
+            _, name, *below = entry.path.split("/")
+            if below:
+                sizes[name] = sizes.get(name, 0) + entry.size_bytes
+                modified[name] = max(modified.get(name, entry.modified), entry.modified)
+        return [
+            self._summary(name, size_bytes=sizes[name])._replace(modified=modified[name])
+            for name in sorted(sizes)
+        ]
+
+    def _summary(self, name: str, *, size_bytes: int) -> RunSummary:
+        summary = RunSummary(name, size_bytes=size_bytes)
+        try:
+            record = self.read_run(name)
+            table = self.read_table(name, EPISODES)
+        except UserError as error:
+            return summary._replace(problem=str(error))
+        if record is None:
+            return summary._replace(problem="run.json is missing")
+        return summary._replace(
+            record=record,
+            episodes=max(table["episode"], default=0) if table else 0,
+            members=len(table["episode"]) if table else 0,
+        )
+
+    def read_run(self, name: str) -> RunRecord | None:
         """A run's `run.json`, or None if there is no such run.
 
         Raises:
             UserError: the file is not a run's, or another version's.
         """
         path = f"runs/{check_name(name)}/run.json"
-        document = self._read(path)
-        if document is None:
+        document = self.files.read(path)
+        return None if document is None else self._parse_run(path, document)
+
+    def create_run(self, name: str, record: RunRecord) -> RunRecord:
+        """Write a run's `run.json` unless there is one; returns the one there is then."""
+        return self._update_run(name, record, lambda _: False)
+
+    def lengthen_run(self, name: str, record: RunRecord) -> RunRecord:
+        """Write a run's `run.json` unless there is one with as many tasks; returns what is there
+        then. A run's record never gets shorter."""
+        return self._update_run(name, record, lambda old: len(old.tasks) < len(record.tasks))
+
+    def _update_run(
+        self, name: str, record: RunRecord, is_older: Callable[[RunRecord], bool]
+    ) -> RunRecord:
+        path = f"runs/{check_name(name)}/run.json"
+
+        def change(document: bytes | None) -> bytes | None:
+            if document is None or is_older(self._parse_run(path, document)):
+                return to_json(record.model_dump())
             return None
+
+        document = self.files.update(path, change)
+        return record if document is None else self._parse_run(path, document)
+
+    def _parse_run(self, path: str, document: bytes) -> RunRecord:
         try:
             return RunRecord.model_validate_json(document)
         except ValidationError as error:
             raise UserError(
-                f"{self.address}/{path}: not the record of a run that this zoo_ray can read "
+                f"{self.shown}/{path}: not the record of a run that this zoo_ray can read "
                 f"({error.errors()[0]['msg']}); remove it or use another --name"
             ) from None
 
-    def create_run(self, name: str, record: "RunRecord") -> "RunRecord":
-        """Write a run's `run.json` unless there is one; returns the one there is then."""
-        path = f"runs/{check_name(name)}/run.json"
-        self._create(path, _to_json(record.model_dump()))
-        return self.read_run(name) or record
+    def write_results(
+        self,
+        name: str,
+        *,
+        episodes: Mapping[str, Sequence[Any]],
+        results: Mapping[str, Sequence[Any]],
+    ) -> None:
+        """Write a run's two tables, each unless the one there covers more episodes.
 
-    def write_run(self, name: str, record: "RunRecord") -> None:
-        """Write a run's `run.json`, over the one there may be."""
-        self._replace(f"runs/{check_name(name)}/run.json", _to_json(record.model_dump()))
+        Args:
+            name: of the run.
+            episodes: a column per key; `episode` (from 1), `digest` and so on, a row per member.
+            results: the same, a row per episode and task.
+        """
+        for file, columns in ((EPISODES, episodes), (RESULTS, results)):
+            self._lengthen_table(f"runs/{check_name(name)}/{file}", columns)
 
     def write_table(self, name: str, file: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Write a table of a run as Parquet, a column per key."""
-        sink = io.BytesIO()
-        pa.parquet.write_table(pa.table(dict(columns)), sink)
-        self._replace(f"runs/{check_name(name)}/{file}", sink.getvalue())
+        self.files.replace(f"runs/{check_name(name)}/{file}", table_to_bytes(columns))
+
+    def _lengthen_table(self, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        table = table_to_bytes(columns)
+        reach = max(columns["episode"], default=0)
+
+        def change(document: bytes | None) -> bytes | None:
+            if document is not None:
+                try:
+                    there = max(_run_table(document)["episode"], default=0)
+                except CorruptPayload as error:
+                    log.warning("store: %s/%s: %s; written anew", self.shown, path, error)
+                    there = 0
+                if there > reach:
+                    return None
+            return table
+
+        self.files.update(path, change)
+
+    def read_table(self, name: str, file: str) -> dict[str, list[Any]] | None:
+        """A run's table by columns, or None if there is none.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"runs/{check_name(name)}/{file}"
+        document = self.files.read(path)
+        if document is None:
+            return None
+        try:
+            return _run_table(document)
+        except CorruptPayload as error:
+            raise UserError(
+                f"{self.shown}/{path}: {error}; the command that grew the run writes it anew"
+            ) from None
+
+    def write_wanted(self, name: str, digests: Sequence[str]) -> None:
+        """Say which members a run under way needs that its tables do not name yet."""
+        record = {"format_version": FORMAT_VERSION, "digests": list(digests)}
+        self.files.replace(f"runs/{check_name(name)}/{WANTED}", to_json(record))
+
+    def clear_wanted(self, name: str) -> None:
+        """The run is not under way any more."""
+        self.files.delete(f"runs/{check_name(name)}/{WANTED}")
+
+    def read_wanted(self, name: str) -> list[str]:
+        """What `write_wanted` said last, if it holds still.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"runs/{check_name(name)}/{WANTED}"
+        document = self.files.read(path)
+        if document is None:
+            return []
+        try:
+            return [str(digest) for digest in json.loads(document)["digests"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{self.shown}/{path}: not readable; remove it if the run is not under way"
+            ) from None
 
     def write_file(self, name: str, file: str, payload: bytes) -> str:
         """Write a file into a run's folder (as a report); returns its full path."""
         path = f"runs/{check_name(name)}/{file}"
-        self._replace(path, payload)
-        return f"{self.address}/{path}"
+        self.files.replace(path, payload)
+        return f"{self.shown}/{path}"
 
-    # ---- files
+    def remove_run(self, name: str) -> int:
+        """Remove all that a run recorded, but no members; returns how many files there were.
 
-    def _member_path(self, digest: str) -> str:
-        return f"{self.address}/members/{digest}"
+        Raises:
+            UserError: there is no such run.
+        """
+        paths = [entry.path for entry in self.files.list(f"runs/{check_name(name)}")]
+        if not paths:
+            raise UserError(
+                f"store {self.shown}: no run {name!r}; run_cluster.py runs shows what there is"
+            )
+        # The record last: what is cut short can be seen, and done again.
+        for path in sorted(paths, key=lambda path: path.endswith("/run.json")):
+            self.files.delete(path)
+        return len(paths)
+
+    # ---- payloads
 
     def _write_payload(self, folder: str, kind: str, payload: bytes) -> dict[str, Any]:
         sha256 = hashlib.sha256(payload).hexdigest()
         name = _payload_name(kind, sha256)
-        self._replace(f"{folder}/{name}", payload)
+        self.files.replace(f"{folder}/{name}", payload)
         return {"name": name, "size": len(payload), "sha256": sha256}
 
-    def _read_payload(self, digest: str, kind: str) -> tuple[bytes, dict[str, Any]] | None:
-        pointer_path = f"members/{digest}/member.json"
-        document = self._read(pointer_path)
+    def _read_payload(self, digest: str, kind: str) -> tuple[bytes, dict[str, Any], bytes] | None:
+        """The payload, its member's pointer, and the pointer as it was read."""
+        document = self.files.read(_pointer_path(digest))
         if document is None:
             return None
+        pointer_path = f"{self.shown}/{_pointer_path(digest)}"
         try:
             pointer = json.loads(document)
             entry = pointer[kind]
@@ -247,82 +422,49 @@ class Store:
             if (version := pointer["format_version"]) != FORMAT_VERSION:
                 # Not corrupt: it may be the work of a newer zoo_ray, and is not ours to replace.
                 raise UserError(
-                    f"{self.address}/{pointer_path}: format_version {version}, where this zoo_ray "
+                    f"{pointer_path}: format_version {version}, where this zoo_ray "
                     f"reads {FORMAT_VERSION}; use another --store"
                 )
             spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise CorruptMember(f"{self.address}/{pointer_path}: not a member's pointer") from None
+            message = f"{pointer_path}: not a member's pointer"
+            raise CorruptMember(message, pointer=document) from None
         if spec_digest != digest:
-            raise CorruptMember(f"{self.address}/{pointer_path}: holds another member's spec")
-        payload = self._read(f"members/{digest}/{name}")
+            message = f"{pointer_path}: holds another member's spec"
+            raise CorruptMember(message, pointer=document)
+        payload = self.files.read(f"members/{digest}/{name}")
+        path = f"{self.shown}/members/{digest}/{name}"
         if payload is None:
-            raise CorruptMember(f"{self._member_path(digest)}/{name}: missing")
+            raise CorruptMember(f"{path}: missing", pointer=document)
         if hashlib.sha256(payload).hexdigest() != sha256:
-            raise CorruptMember(f"{self._member_path(digest)}/{name}: wrong checksum")
-        return payload, pointer
-
-    def _exists(self, path: str) -> bool:
-        return bool(self._files.get_file_info(path).type == pa.fs.FileType.File)
-
-    def _read(self, path: str) -> bytes | None:
-        try:
-            with self._files.open_input_file(path) as file:
-                return bytes(file.read())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise UserError(f"store {self.address}: cannot read {path} ({error})") from None
-
-    def _replace(self, path: str, payload: bytes) -> None:
-        """Write a file whole: a reader sees the old one or the new one."""
-        self._write_aside(path, payload, publish=os.replace)
-
-    def _create(self, path: str, payload: bytes) -> None:
-        """Write a file whole unless it exists."""
-
-        def link(aside: str, target: str) -> None:
-            try:
-                os.link(aside, target)  # unlike a rename, refuses to replace
-            except FileExistsError:
-                pass
-            finally:
-                os.unlink(aside)
-
-        self._write_aside(path, payload, publish=link)
-
-    def _write_aside(self, path: str, payload: bytes, *, publish: Any) -> None:
-        target = os.path.join(self.address, path)
-        aside = os.path.join(os.path.dirname(target), f".{uuid.uuid4().hex}.part")
-        try:
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            with open(aside, "wb") as file:
-                file.write(payload)
-                file.flush()
-                os.fsync(file.fileno())
-            publish(aside, target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            raise UserError(
-                f"store {self.address}: cannot write {path} ({error.strerror or error}); make room "
-                "or give a folder you may write to with --store"
-            ) from None
+            raise CorruptMember(f"{path}: wrong checksum", pointer=document)
+        return payload, pointer, document
 
 
-def check_name(name: str) -> str:
-    """A run's name if it may be one: it becomes the name of a folder, whatever the store.
+def check_checkpoint(path: str, payload: bytes) -> Checkpoint:
+    """The checkpoint in a store's file.
 
     Raises:
-        UserError: it is empty, too long, or holds a slash or control characters.
+        CorruptPayload: it is not what its path says.
     """
-    fits = name.isprintable() and 0 < len(name.encode()) <= MAX_NAME_LENGTH
-    if not fits or any(char in name for char in "/\\") or name in {".", ".."}:
-        raise UserError(
-            f"--name {name!r}: a name has 1 to {MAX_NAME_LENGTH} printable characters, "
-            "without / or \\; try letters, digits and dashes"
-        )
-    return name
+    _, digest, name = path.split("/")
+    parsed = parse_checkpoint_name(name)
+    if parsed is None:
+        raise CorruptPayload("not the name of a checkpoint")
+    if hashlib.sha256(payload).hexdigest() != parsed[1]:
+        raise CorruptPayload("wrong checksum")
+    return checkpoint_from_bytes(payload, digest=digest)
+
+
+def _run_table(document: bytes) -> dict[str, list[Any]]:
+    columns = table_from_bytes(document)
+    if "episode" not in columns:
+        raise CorruptPayload("not a table of a run")
+    return columns
+
+
+def _pointer_path(digest: str) -> str:
+    return f"members/{digest}/member.json"
 
 
 def _payload_name(kind: str, sha256: str) -> str:
@@ -330,43 +472,3 @@ def _payload_name(kind: str, sha256: str) -> str:
 
 
 _SUFFIXES = {"weights": "safetensors", "predictions": "arrow"}
-
-
-def _to_json(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _predictions_to_bytes(predictions: Sequence[Predictions]) -> bytes:
-    """An Arrow file with one record batch for each task and part, in order."""
-    sink = io.BytesIO()
-    with pa.ipc.new_file(sink, _PREDICTIONS) as writer:
-        for task, parts in enumerate(predictions):
-            for part in PARTS:
-                rows, classes = parts[part].shape
-                offsets = pa.array(np.arange(rows + 1, dtype=np.int32) * classes)
-                values = pa.array(np.ascontiguousarray(parts[part], dtype=np.float32).reshape(-1))
-                columns = [
-                    pa.array(np.full(rows, task, dtype=np.uint32)),
-                    pa.array([part] * rows, pa.string()),
-                    pa.ListArray.from_arrays(offsets, values),
-                ]
-                writer.write_batch(pa.record_batch(columns, schema=_PREDICTIONS))
-    return sink.getvalue()
-
-
-def _predictions_from_bytes(payload: bytes) -> list[Predictions]:
-    reader = pa.ipc.open_file(payload)
-    if reader.num_record_batches % len(PARTS):
-        raise ValueError("a part is missing")
-    predictions: list[Predictions] = []
-    for first in range(0, reader.num_record_batches, len(PARTS)):
-        parts: Predictions = {}
-        for number, part in enumerate(PARTS, start=first):
-            column = reader.get_batch(number).column("probabilities")
-            values = column.flatten().to_numpy(zero_copy_only=True)
-            # An empty part does not tell the number of classes; the training part, which comes
-            # first and is never empty, does.
-            classes = parts["train"].shape[1] if parts else len(values) // len(column)
-            parts[part] = values.reshape(len(column), classes)
-        predictions.append(parts)
-    return predictions
