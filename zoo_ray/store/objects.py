@@ -50,9 +50,9 @@ class ObjectFiles:
             self._bucket = _open(address)
         except (BaseError, OSError, ValueError) as error:  # nothing was asked yet
             raise UserError(
-                f"store {address.shown}: cannot be opened ({type(error).__name__}); something in "
-                f"the environment is not right: {CREDENTIALS[address.scheme]}, or another variable "
-                f"named {'AWS' if address.scheme == 's3' else 'GOOGLE'}_..."
+                f"store {address.shown}: cannot be opened ({type(error).__name__}); set "
+                f"{CREDENTIALS[address.scheme]} in the environment, or see what is wrong with the "
+                f"other variables there named {'AWS' if address.scheme == 's3' else 'GOOGLE'}_..."
             ) from None
 
     def read(self, path: str) -> bytes | None:
