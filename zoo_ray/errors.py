@@ -20,15 +20,16 @@ _IN_URL = re.compile(
     # A secret may hold a slash; then there was a colon before it.
     r"""(\b[A-Za-z][\w+.-]*://)(?:[^\s/'"@]*:[^\s'"]*|[^\s/'"@]*)@"""
     r"""|(\b(?:s3|gs)://)[^\s/'"@]*:[^\s'"]*"""
+    r"""|(=)[^\s/'"=&@]+:[^\s'"&@]+@"""
 )
 _NAMED = re.compile(
-    r"""([\w.%-]*(?:secret|passw|token|access.?key|credential|signature)[\w.%-]*['"]?\s*[=:]\s*['"]?)"""
-    r"""[^\s'"&,}]+""",
+    r"""([\w.%-]*(?:secret|passw|token|access.{0,3}key|credential|signature)[\w.%-]*"""
+    r"""['"]?\s*[=:]\s*['"]?)[^\s'"&,}]+""",
     re.IGNORECASE,
 )
 
 
 def without_credentials(text: str) -> str:
     """The text with what may be credentials (in URLs, or after names like them) masked."""
-    text = _IN_URL.sub(lambda found: f"{found[1] or found[2]}***", text)
+    text = _IN_URL.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
     return _NAMED.sub(r"\1***", text)

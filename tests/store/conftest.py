@@ -7,7 +7,7 @@ from s3server import S3Server
 
 from zoo_ray.address import parse_address
 from zoo_ray.store import Store
-from zoo_ray.store.files import open_files
+from zoo_ray.store.opening import open_files
 
 
 @pytest.fixture(scope="session")

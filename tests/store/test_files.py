@@ -11,7 +11,7 @@ import pytest
 
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError
-from zoo_ray.store.files import open_files
+from zoo_ray.store.opening import open_files
 
 ROOT = Path(__file__).parents[2]
 NAMES = [
@@ -149,7 +149,7 @@ def test_readers_never_see_half_a_file(files):
 COUNT = """
 import sys
 from zoo_ray.address import parse_address
-from zoo_ray.store.files import open_files
+from zoo_ray.store.opening import open_files
 files = open_files(parse_address(sys.argv[1]), patience_s=60)
 print("ready", flush=True)
 sys.stdin.readline()

@@ -11,7 +11,7 @@ import pytest
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError
 from zoo_ray.store import Store, objects
-from zoo_ray.store.files import open_files
+from zoo_ray.store.opening import open_files
 from zoo_ray.store.retry import Trouble, persist
 
 

@@ -18,7 +18,8 @@ from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint, Member
 from zoo_ray.members.spec import MemberSpec
-from zoo_ray.store.files import FOLDERS, open_files
+from zoo_ray.store.files import FOLDERS
+from zoo_ray.store.opening import open_files
 from zoo_ray.store.payloads import (
     FORMAT_VERSION,
     CorruptPayload,
