@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
-from toys import toy_member, toy_spec
+from toys import toy_member, toy_record, toy_spec
 
 from zoo_ray.errors import UserError
-from zoo_ray.store import CorruptMember, RunRecord, Store, check_name
+from zoo_ray.store import CorruptMember, Store, check_name
 from zoo_ray.task import PARTS
 
 ROOT = Path(__file__).parents[2]
@@ -125,8 +125,8 @@ def test_the_second_publication_loses_whole(store):
 def test_nothing_but_whole_files_is_left(store):
     for member in (MEMBER, MEMBER, toy_member(seed=1)):
         store.publish_member(SPEC, member, call="test")
-    store.lengthen_run("run", record())
-    store.lengthen_run("run", record())
+    store.lengthen_run("run", toy_record())
+    store.lengthen_run("run", toy_record())
     names = files(store)
     assert not [name for name in names if name.endswith(".part") or name.startswith(".")]
     for last in ("member.json", "run.json"):
@@ -151,7 +151,7 @@ def test_a_member_may_be_dropped_by_several_who_saw_it_corrupt(store):
 PUBLISHER = """
 import sys
 sys.path.insert(0, "tests")
-from toys import toy_member, toy_spec
+from toys import toy_member, toy_record, toy_spec
 from zoo_ray.store import Store
 store = Store(sys.argv[1])
 print("ready", flush=True)
@@ -269,25 +269,15 @@ def test_a_pointer_of_another_format_is_not_read(published):
 
 # ---- runs
 
-RECORD = {
-    "config": {"store": "x"},
-    "recipe": {"lr": 0.01},
-    "zoo": {"seed": 0},
-    "tasks": [{"name": "a", "classes": ["0", "1"], "digest": "0" * 64}],
-    "versions": {"python": "3"},
-}
-
-
-def record():
-    return RunRecord.model_validate(RECORD)
+RECORD = toy_record().model_dump()
 
 
 def test_a_run_is_read_as_it_was_written(store):
     assert store.read_run("run") is None
-    store.lengthen_run("run", record())
-    assert store.read_run("run") == record()
+    store.lengthen_run("run", toy_record())
+    assert store.read_run("run") == toy_record()
     written = json.loads(store.files.read("runs/run/run.json"))
-    assert written == RECORD | {"format_version": 1}
+    assert written == RECORD
 
 
 @pytest.mark.parametrize(
@@ -305,9 +295,9 @@ def test_a_run_is_read_as_it_was_written(store):
     ids=["empty", "torn", "list", "binary", "no keys", "version 2", "version as text", "tasks"],
 )
 def test_a_record_that_cannot_be_read_is_named(store, content):
-    store.lengthen_run("run", record())
+    store.lengthen_run("run", toy_record())
     store.files.replace("runs/run/run.json", content)
-    for use in (store.read_run, lambda name: store.lengthen_run(name, record())):
+    for use in (store.read_run, lambda name: store.lengthen_run(name, toy_record())):
         with pytest.raises(UserError) as caught:
             use("run")
         assert f"{store.shown}/runs/run/run.json" in str(caught.value)
@@ -349,7 +339,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
 def test_names_that_are_no_folders_name_are_refused_in_one_line(store, name):
-    for use in (check_name, store.read_run, lambda n: store.lengthen_run(n, record())):
+    for use in (check_name, store.read_run, lambda n: store.lengthen_run(n, toy_record())):
         with pytest.raises(UserError) as caught:
             use(name)
         assert "\n" not in str(caught.value)
@@ -364,9 +354,9 @@ def test_names_that_are_no_folders_name_are_refused_in_one_line(store, name):
     ],
 )
 def test_other_names_are_fine(store, name):
-    store.lengthen_run(name, record())
+    store.lengthen_run(name, toy_record())
     store.write_wanted(name, ["x"])
-    assert store.read_run(name) == record()
+    assert store.read_run(name) == toy_record()
     assert store.read_wanted(name) == ["x"]
     assert [run.name for run in store.runs()] == [name]
     assert store.remove_run(name) == 2
@@ -384,7 +374,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path, below)
     assert not store.has_member(SPEC.digest)
     for write in (
         lambda: store.publish_member(SPEC, MEMBER, call="test"),
-        lambda: store.lengthen_run("run", record()),
+        lambda: store.lengthen_run("run", toy_record()),
     ):
         with pytest.raises(UserError, match="--store") as caught:
             write()
@@ -396,7 +386,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path, below)
 def test_a_folder_without_permission_is_an_error_of_one_line(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(UserError, match="cannot write"):
-        Store(f"{tmp_path}/locked/store").lengthen_run("run", record())
+        Store(f"{tmp_path}/locked/store").lengthen_run("run", toy_record())
 
 
 def test_addresses_are_absolute_whatever_the_folder_is(tmp_path, monkeypatch):
