@@ -93,7 +93,7 @@ def check(arguments: argparse.Namespace, people: Console) -> int:
 
 def verify(arguments: argparse.Namespace, people: Console) -> int:
     """Read all of a store; the exit code is 1 if anything is wrong."""
-    from zoo_ray.report.upkeep import findings_table
+    from zoo_ray.report.upkeep import findings_text
     from zoo_ray.store.upkeep import verify
 
     store = _store(arguments)
@@ -103,7 +103,7 @@ def verify(arguments: argparse.Namespace, people: Console) -> int:
             store,
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    _show(arguments, people, findings_table(findings, title=store.shown))
+    _show(arguments, people, escape(findings_text(findings)))
     problems = [problem._asdict() for problem in findings.problems]
     _show_json(arguments, store=store.address, **findings._asdict() | {"problems": problems})
     return 1 if problems else 0

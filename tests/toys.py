@@ -9,6 +9,7 @@ import numpy as np
 from zoo_ray.members.member import Member
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.replay import Tally, replay
+from zoo_ray.store import RunRecord
 from zoo_ray.task import PARTS, Part, Predictions, Task, TaskLabels
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import Rules
@@ -141,6 +142,30 @@ def toy_member(
         fit_s=1.25,
         hardware={"device": "toy", "torch": "0"},
     )
+
+
+def toy_record(tasks: int = 1) -> RunRecord:
+    """The record of a run on so many tasks."""
+    task = {"name": "a", "classes": ["0", "1"]}
+    return RunRecord.model_validate(
+        {
+            "config": {"store": "x"},
+            "recipe": {"lr": 0.01},
+            "zoo": {"seed": 0},
+            "tasks": [task | {"digest": f"{number:064x}"} for number in range(tasks)],
+            "versions": {"python": "3"},
+        }
+    )
+
+
+def toy_tables(digests: Sequence[str], *, mark: str = "x") -> dict[str, dict[str, list[object]]]:
+    """A run's tables, for `Store.write_results`: an episode for each member."""
+    episodes = list(range(1, len(digests) + 1))
+    marks = [mark] * len(digests)
+    return {
+        "episodes": {"episode": episodes, "digest": list(digests), "mark": marks},
+        "results": {"episode": episodes, "mark": marks},
+    }
 
 
 def write_idx_dataset(folder: Path, *, classes: int, train: int, test: int) -> None:

@@ -6,42 +6,35 @@ from rich.console import Group, RenderableType
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from zoo_ray.store.records import RunSummary
 from zoo_ray.store.upkeep import Findings, Garbage
 
 
-def runs_table(runs: Sequence[RunSummary], *, title: str) -> Table:
-    """The runs of a store."""
-    table = _table(title, "run", "data set", "mode")
-    for header in ("tasks", "episodes", "members", "size"):
+def runs_table(runs: Sequence[RunSummary], *, title: str) -> RenderableType:
+    """The runs of a store; below, what is wrong with those that cannot be read."""
+    table = _table(title, "run", "data set")
+    for header in ("episodes", "members", "size", "written (UTC)"):
         table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("written (UTC)", no_wrap=True)
     for run in runs:
+        cells = ["[red]cannot be read[/red]", "", ""]
+        if run.record is not None:
+            dataset = str(run.record.config.get("benchmark", {}).get("dataset", ""))
+            episodes = f"{run.episodes} of {len(run.record.tasks)}"
+            cells = [escape(dataset), episodes, str(run.members)]
         when = f"{run.modified:%Y-%m-%d %H:%M}"
-        if run.record is None:
-            cells = [f"[red]{escape(run.problem or '')}[/red]", *[""] * 4]
-        else:
-            dataset = str(run.record.config.get("benchmark", {}).get("dataset", "?"))
-            mode = str(run.record.zoo.get("mode", "?"))
-            numbers = (len(run.record.tasks), run.episodes, run.members)
-            cells = [escape(dataset), escape(mode), *map(str, numbers)]
         table.add_row(escape(run.name), *cells, decimal(run.size_bytes), when)
-    return table
+    problems = [f"{run.name}: {run.problem}" for run in runs if run.problem]
+    return Group(table, *(Text(problem, overflow="fold") for problem in problems))
 
 
-def findings_table(findings: Findings, *, title: str) -> RenderableType:
-    """What `verify` found."""
-    looked = (
-        f"{findings.members} members, {findings.runs} runs and {findings.checkpoints} checkpoints "
-        "were read: "
-    )
-    if not findings.problems:
-        return f"{looked}all is as it was written"
-    table = _table(title, "what is wrong", "what to do")
-    for problem in findings.problems:
-        table.add_row(escape(problem.problem), escape(problem.advice))
-    return Group(table, f"{looked}{len(findings.problems)} problems")
+def findings_text(findings: Findings) -> str:
+    """What `verify` found: a line per problem, one for what to do, and the sum."""
+    lines = [line for found in findings.problems for line in (found.problem, f"  {found.advice}")]
+    read = f"{findings.members} members, {findings.runs} runs, {findings.checkpoints} checkpoints"
+    count = len(findings.problems)
+    return "\n".join([*lines, f"{read}: " + (f"{count} problems" if count else "all sound")])
 
 
 def garbage_table(garbage: Sequence[Garbage], *, title: str, removed: bool) -> RenderableType:
@@ -63,5 +56,5 @@ def garbage_table(garbage: Sequence[Garbage], *, title: str, removed: bool) -> R
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", min_width=10)
     return table

@@ -1,0 +1,224 @@
+"""Stores that are sound, and stores that are not; what is kept and what goes."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from toys import toy_member, toy_record, toy_spec, toy_tables
+
+from zoo_ray.errors import UserError
+from zoo_ray.members.member import Checkpoint
+from zoo_ray.store.payloads import table_to_bytes
+from zoo_ray.store.upkeep import collect, verify
+
+SPECS = [toy_spec(seed=seed) for seed in range(3)]
+DIGESTS = [spec.digest for spec in SPECS]
+LATER = datetime.now(UTC) + timedelta(days=1, minutes=5)
+"""When all that the tests write is more than a day old."""
+
+
+def checkpoint(step=1):
+    return Checkpoint(step=step, epoch_losses=[], arrays={"a": np.zeros(3, np.float32)})
+
+
+@pytest.fixture
+def full(store):
+    """Three members; a run that refers to the first two of them; a checkpoint of another."""
+    for seed, spec in enumerate(SPECS):
+        store.publish_member(spec, toy_member(seed=seed), call="test")
+    store.create_run("my run", toy_record(2))
+    tables = toy_tables(DIGESTS[:2])
+    sums = [store.read_predictions(digest).sha256 for digest in DIGESTS[:2]]
+    store.write_results(
+        "my run",
+        episodes=tables["episodes"] | {"predictions_sha256": sums},
+        results=tables["results"],
+    )
+    store.write_checkpoint("f" * 64, checkpoint())
+    return store
+
+
+def path_of(store, prefix, part):
+    (path,) = (entry.path for entry in store.files.list(prefix) if part in entry.path)
+    return path
+
+
+# ---- verify
+
+
+def test_a_sound_store_has_no_problems(full):
+    calls = []
+    findings = verify(full, on_progress=lambda *counts: calls.append(counts))
+    assert findings == (3, 1, 1, [])
+    assert calls == [(done, 5) for done in range(1, 6)]
+
+
+def flipped(payload):
+    return payload[:-9] + bytes([payload[-9] ^ 1]) + payload[-8:]
+
+
+DAMAGE = {
+    "weights": (f"members/{DIGESTS[2]}", "weights-"),
+    "predictions": (f"members/{DIGESTS[2]}", "predictions-"),
+    "pointer": (f"members/{DIGESTS[2]}", "member.json"),
+    "checkpoint": ("progress", "safetensors"),
+    "record": ("runs", "run.json"),
+    "episodes": ("runs", "episodes.parquet"),
+    "results": ("runs", "results.parquet"),
+}
+
+
+@pytest.mark.parametrize("change", [flipped, lambda p: p[: len(p) // 2], lambda _: b""])
+@pytest.mark.parametrize("what", DAMAGE)
+def test_anything_damaged_is_named_once(full, what, change):
+    path = path_of(full, *DAMAGE[what])
+    payload = full.files.read(path)
+    if what in ("record", "pointer"):  # of which a flipped bit may spare what matters
+        full.files.replace(path, payload[: len(payload) // 2])
+    elif what in ("episodes", "results") and change is flipped:
+        full.files.replace(path, payload[:-1] + b"?")
+    else:
+        full.files.replace(path, change(payload))
+    (problem,) = verify(full).problems
+    assert problem.problem.startswith(f"{full.shown}/{path}")
+    assert problem.advice
+    assert "\n" not in problem.problem
+
+
+@pytest.mark.parametrize("what", ["weights", "predictions", "record"])
+def test_anything_missing_is_named(full, what):
+    path = path_of(full, *DAMAGE[what])
+    full.files.delete(path)
+    (problem,) = verify(full).problems
+    assert f"{full.shown}/{path}: missing" in problem.problem
+
+
+def test_a_member_that_a_run_refers_to_must_be_there_and_be_that_one(full):
+    full.drop_member(DIGESTS[0])
+    full.drop_member(DIGESTS[1])
+    full.publish_member(SPECS[1], toy_member(seed=7), call="again")
+    problems = [problem.problem for problem in verify(full).problems]
+    where = f"{full.shown}/runs/my run/episodes.parquet: its member"
+    assert problems == [
+        f"{where} {DIGESTS[0]} is missing",
+        f"{where} {DIGESTS[1]} has other predictions than it recorded",
+    ]
+
+
+def test_a_corrupt_member_is_told_once_though_a_run_refers_to_it(full):
+    path = path_of(full, f"members/{DIGESTS[0]}", "predictions-")
+    full.files.replace(path, b"?")
+    assert len(verify(full).problems) == 1
+
+
+def test_other_tables_and_lists_are_looked_at_too(full):
+    full.files.replace("searches/lr/trials.parquet", b"?")
+    full.files.replace("runs/my run/wanted.json", b"[]")
+    problems = [problem.problem for problem in verify(full).problems]
+    assert [problem.split(": ")[0] for problem in problems] == [
+        f"{full.shown}/runs/my run/wanted.json",
+        f"{full.shown}/searches/lr/trials.parquet",
+    ]
+
+
+# ---- collect
+
+
+def names(garbage):
+    return sorted(piece.what for piece in garbage)
+
+
+def everything(store):
+    tops = ("members", "progress", "runs", "searches")
+    return sorted(entry.path for top in tops for entry in store.files.list(top))
+
+
+def test_what_is_younger_than_a_day_stays(full):
+    before = everything(full)
+    assert collect(full, remove=True) == []
+    assert everything(full) == before
+
+
+def test_what_nobody_refers_to_is_listed_and_then_removed(full):
+    before = everything(full)
+    listed = collect(full, remove=False, now=LATER)
+    assert names(listed) == [f"checkpoint of member {'f' * 64}", f"member {DIGESTS[2]}"]
+    assert everything(full) == before
+    assert collect(full, remove=True, now=LATER) == listed
+    gone = {path for piece in listed for path in piece.paths}
+    assert everything(full) == sorted(set(before) - gone)
+    assert len(gone) == 4
+    assert collect(full, remove=True, now=LATER) == []
+    assert verify(full).problems == []
+
+
+def test_a_members_pointer_goes_first(full):
+    (member,) = (piece for piece in collect(full, remove=False, now=LATER) if piece.paths[1:])
+    assert member.paths[0].endswith("/member.json")
+
+
+def test_what_a_run_under_way_wants_stays(full):
+    full.write_wanted("another", [DIGESTS[2], "f" * 64])
+    assert collect(full, remove=False, now=LATER) == []
+    full.clear_wanted("another")
+    assert len(collect(full, remove=False, now=LATER)) == 2
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"digest": [DIGESTS[2]]},
+        {"members": [[DIGESTS[2]], None]},
+        {"digests": [["x", DIGESTS[2]]], "loss": [1.0]},
+    ],
+)
+def test_what_a_search_refers_to_stays(full, columns):
+    full.drop_checkpoints("f" * 64)
+    full.files.replace("searches/lr/trials.parquet", table_to_bytes(columns))
+    assert collect(full, remove=False, now=LATER) == []
+
+
+def test_members_of_a_removed_run_go(full):
+    full.remove_run("my run")
+    collect(full, remove=True, now=LATER)
+    assert everything(full) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["runs/my run/episodes.parquet", "runs/x/wanted.json", "searches/x/trials.parquet"]
+)
+def test_nothing_is_removed_while_a_table_cannot_be_read(full, path):
+    full.files.replace(path, b"?")
+    before = everything(full)
+    with pytest.raises(UserError, match=path):
+        collect(full, remove=True, now=LATER)
+    assert everything(full) == before
+
+
+def test_what_publications_left_behind_goes(full):
+    full.publish_member(SPECS[0], toy_member(seed=9), call="loser")  # its payloads are unused
+    full.drop_member(DIGESTS[2])  # payloads without a pointer
+    full.write_checkpoint(DIGESTS[1], checkpoint())  # of a finished member
+    found = collect(full, remove=True, now=LATER)
+    assert names(found) == [
+        f"checkpoint of member {DIGESTS[1]}",
+        f"checkpoint of member {'f' * 64}",
+        f"unpublished files of member {DIGESTS[2]}",
+        f"unused files of member {DIGESTS[0]}",
+    ]
+    assert verify(full).problems == []
+    assert full.read_weights(DIGESTS[0])["a"].tobytes() == toy_member(seed=0).weights["a"].tobytes()
+
+
+def test_a_checkpoint_of_a_finished_member_goes_at_once(full):
+    full.write_checkpoint(DIGESTS[1], checkpoint())
+    assert names(collect(full, remove=False)) == [f"checkpoint of member {DIGESTS[1]}"]
+
+
+def test_writes_that_never_ended_go(tmp_path, folder_store):
+    folder_store.create_run("run", toy_record())
+    leftover = tmp_path / "store/runs/run" / f".{'0' * 32}.part"
+    leftover.write_bytes(b"half")
+    assert collect(folder_store, remove=True) == []
+    assert names(collect(folder_store, remove=True, now=LATER)) == ["a write that never ended"]
+    assert not leftover.exists()
