@@ -195,6 +195,8 @@ WRONG_VALUES = [
     ("workers.gpus", "1.5", "1.5"),
     ("workers.gpus", "-1", "-1"),
     ("workers.gpus", "true", "True"),
+    ("workers.gpus", "1e-5", "1e-05"),
+    ("workers.cpus", "5e-324", "5e-324"),
     ("workers.cpus", ".nan", "nan"),
     ("store", "''", "''"),
     ("store", "2020-01-01", "2020"),
@@ -275,7 +277,9 @@ def test_a_key_given_twice_is_named_with_its_line(read):
     assert f"line {line}: key 'seed' is given twice" in message
 
 
-@pytest.mark.parametrize("path", ["nowhere.yaml", ".", "run.yaml/below", "a\0b", "x" * 300])
+@pytest.mark.parametrize(
+    "path", ["nowhere.yaml", ".", "run.yaml/below", "a\0b", "x" * 300, "/dev/zero"]
+)
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, path):
     (tmp_path / "run.yaml").write_text(MINIMAL)
     problem(read_config, tmp_path / path)

@@ -58,14 +58,14 @@ class Torn(Shelf):
             raise CutShort
 
 
-def fit_here(store, spec=SPEC, tasks=TASKS):
+def fit_here(store, spec=SPEC, tasks=TASKS, *, on_progress=lambda _: None):
     return fit_from_store(
         spec=spec,
         tasks=tasks,
         store=store,
         device="cpu",
         checkpoint_s=0,
-        on_progress=lambda _: None,
+        on_progress=on_progress,
     )
 
 
@@ -92,6 +92,22 @@ def test_a_fit_cut_short_goes_on_from_its_last_checkpoint(undisturbed):
     assert shelf.saved == list(range(1, STEPS + 1))
     assert weights(member) == weights(undisturbed)
     assert member.epoch_losses == undisturbed.epoch_losses
+
+
+def test_a_store_keeps_where_a_fit_was_cut_short(store, undisturbed):
+    def cut(progress):
+        if progress.epochs_done == 1:
+            raise CutShort
+
+    with pytest.raises(CutShort):
+        fit_here(store, on_progress=cut)
+    member = fit_here(store)
+    # It was cut before the last step of the first epoch was saved.
+    assert member.first_step == STEPS // 2 - 1
+    assert weights(member) == weights(undisturbed)
+    assert member.epoch_losses == undisturbed.epoch_losses
+    store.publish_member(SPEC, member, call="call")
+    assert store.read_checkpoint(SPEC.digest) is None
 
 
 def test_a_checkpoint_that_does_not_fit_is_named_and_done_without(undisturbed, caplog):

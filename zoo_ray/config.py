@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -34,6 +35,15 @@ def _not_a_bool(value: Any) -> Any:
 
 
 Number = Annotated[float, BeforeValidator(_not_a_bool)]
+
+
+def _what_ray_can_count(value: float) -> float:
+    if 0 < value < 0.0001:
+        raise ValueError("the least that Ray can give, other than 0, is 0.0001")
+    return value
+
+
+Resources = Annotated[Number, Field(ge=0, le=1024), AfterValidator(_what_ray_can_count)]
 Fraction = Annotated[Number, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -118,9 +128,9 @@ class WorkersConfig(_Section):
     count: Annotated[int, Field(ge=0, le=100_000, strict=True)] | Auto = "auto"
     """Number of Ray Train workers; 0 fits in this process, one member after the other, without
     Ray; `auto`: as many as the free GPUs, else the free CPUs, can hold."""
-    gpus: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
+    gpus: Resources | Auto = "auto"
     """GPUs of one worker, whole or a fraction; `auto`: 1 where GPUs are free, else 0."""
-    cpus: Annotated[Number, Field(ge=0, le=1024)] | Auto = "auto"
+    cpus: Resources | Auto = "auto"
     """CPUs of one worker; `auto`: one per thread of the recipe."""
     checkpoint_s: Annotated[Number, Field(gt=0, le=1e6)] = 60.0
     """A fit leaves a checkpoint in the store each time it has gone on for so many seconds."""

@@ -23,12 +23,12 @@ class UserError(Exception):
 
 _IN_URL = re.compile(
     # A secret may hold a slash; then there was a colon before it.
-    r"""(\b[A-Za-z][\w+.-]*://)(?:[^\s/'"@]*:[^\s'"]*|[^\s/'"@]*)@"""
+    r"""(\b[A-Za-z][\w+.-]{0,30}://)(?:[^\s/'"@]*:[^\s'"]*|[^\s/'"@]*)@"""
     r"""|(\b(?:s3|gs)://)[^\s/'"@]*:[^\s'"]*"""
     r"""|(=)[^\s/'"=&@]+:[^\s'"&@]+@"""
 )
 _NAMED = re.compile(
-    r"""([\w.%-]*(?:secret|passw|token|access.{0,3}key|credential|signature)[\w.%-]*"""
+    r"""((?:secret|passw|token|access.{0,3}key|credential|signature)[\w.%-]*"""
     r"""['"]?\s*[=:]\s*['"]?)[^\s'"&,}]+""",
     re.IGNORECASE,
 )
