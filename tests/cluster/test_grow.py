@@ -136,11 +136,24 @@ def test_a_worker_that_hangs_loses_its_fit_to_another(long_oracle, tmp_path):
 
     hang, hung = once(half_way, stop_one)
     result = grow(
-        quickstart(tmp_path, **LONG | {"workers.fit_timeout_s": 3}),
+        quickstart(tmp_path, **LONG | {"workers.fit_timeout_s": 15}),
         name="quickstart",
         on_progress=hang,
     )
     assert hung.is_set()
+    assert result.growth.digest() == long_oracle.growth.digest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [WORKER, "ray::TrainController"])
+def test_a_group_that_gives_up_is_followed_by_another(long_oracle, tmp_path, victim):
+    def kill_all():
+        for pid in pids_of(victim):
+            os.kill(pid, signal.SIGKILL)
+
+    killer, killed = once(half_way, kill_all)
+    result = grow(quickstart(tmp_path, **LONG), name="quickstart", on_progress=killer)
+    assert killed.is_set()
     assert result.growth.digest() == long_oracle.growth.digest()
 
 

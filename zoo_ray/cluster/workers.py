@@ -7,8 +7,8 @@ import uuid
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError
-from ray.train import RunConfig, ScalingConfig
+from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -23,6 +23,7 @@ from zoo_ray.task import Task
 # A spec that costs worker after worker ends the run long before.
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
+GROUP_RESTARTS = 10
 
 
 class _Independent(Backend):
@@ -54,6 +55,20 @@ def run_group(job: Job, driver: Any) -> None:
     Raises:
         Exception: the group ended early, or could not start.
     """
+    restarts = 0
+    while True:
+        try:
+            return _run_group(job, driver)
+        except (RayActorError, ControllerError) as error:
+            # Train's controller has died; or a worker died while it was replacing another, where
+            # it gives up.
+            died = error.controller_failure if isinstance(error, ControllerError) else error
+            restarts += 1
+            if not isinstance(died, RayActorError) or restarts > GROUP_RESTARTS:
+                raise
+
+
+def _run_group(job: Job, driver: Any) -> None:
     resources = {"CPU": job.workers.cpus}
     if job.workers.gpus:
         resources["GPU"] = job.workers.gpus
