@@ -9,16 +9,22 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import Progress
 
 from zoo_ray.config import RunConfig, read_config
 from zoo_ray.errors import UserError
 from zoo_ray.stops import clean_stops
 
+if TYPE_CHECKING:
+    from zoo_ray.store import Store
+
 STARTED = time.time()
+DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,20 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     again = shlex.join(sys.argv[1:] if argv is None else argv)
     try:
         with clean_stops(farewell=f"stopped; to go on: python {sys.argv[0]} {again}"):
-            config = read_config(arguments.config, overrides=_overrides(arguments))
-            result: int = arguments.command(arguments, config, people)
+            result: int = arguments.command(arguments, people)
             return result
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:
+def train(arguments: argparse.Namespace, people: Console) -> int:
     """Grow a zoo, then show its table and its picture."""
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import result_table
     from zoo_ray.run import grow
 
+    config = _config(arguments)
     name = _name(arguments)
     # Libraries (downloads, Ray) print what is not for scripts to read.
     with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
@@ -70,11 +76,12 @@ def train(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
     return 0
 
 
-def check(arguments: argparse.Namespace, config: RunConfig, people: Console) -> int:
+def check(arguments: argparse.Namespace, people: Console) -> int:
     """Show what a run would do, without fitting anything."""
     from zoo_ray.report.check import check_report
     from zoo_ray.run import prepare
 
+    config = _config(arguments)
     with contextlib.redirect_stdout(sys.stderr):
         plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
     report = check_report(plan, store=store)
@@ -82,6 +89,90 @@ def check(arguments: argparse.Namespace, config: RunConfig, people: Console) -> 
     if arguments.json:
         print(json.dumps(report.values, allow_nan=False))
     return 0
+
+
+def verify(arguments: argparse.Namespace, people: Console) -> int:
+    """Read all of a store; the exit code is 1 if anything is wrong."""
+    from zoo_ray.report.upkeep import findings_table
+    from zoo_ray.store.upkeep import verify
+
+    store = _store(arguments)
+    with Progress(console=people, transient=True) as progress:
+        bar = progress.add_task("reading")
+        findings = verify(
+            store,
+            on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    _show(arguments, people, findings_table(findings, title=store.shown))
+    problems = [problem._asdict() for problem in findings.problems]
+    _show_json(arguments, store=store.address, **findings._asdict() | {"problems": problems})
+    return 1 if problems else 0
+
+
+def runs(arguments: argparse.Namespace, people: Console) -> int:
+    """List the runs of a store."""
+    from zoo_ray.report.upkeep import runs_table
+
+    store = _store(arguments)
+    found = store.runs()
+    _show(arguments, people, runs_table(found, title=store.shown))
+    listed = [
+        run._asdict()
+        | {"modified": run.modified.isoformat(), "record": run.record and run.record.model_dump()}
+        for run in found
+    ]
+    _show_json(arguments, store=store.address, runs=listed)
+    return 0
+
+
+def rm(arguments: argparse.Namespace, people: Console) -> int:
+    """Remove what a run recorded; its members may be others' too, and stay."""
+    store = _store(arguments)
+    files = store.remove_run(arguments.run)
+    _show(
+        arguments,
+        people,
+        f"{escape(arguments.run)}: {files} files removed; gc finds members that nobody needs",
+    )
+    _show_json(arguments, store=store.address, run=arguments.run, files=files)
+    return 0
+
+
+def gc(arguments: argparse.Namespace, people: Console) -> int:
+    """List, or remove, what no run or search refers to and is a day old."""
+    from zoo_ray.report.upkeep import garbage_table
+    from zoo_ray.store.upkeep import collect
+
+    store = _store(arguments)
+    with people.status("looking for what nobody refers to"):
+        garbage = collect(store, remove=arguments.yes)
+    _show(arguments, people, garbage_table(garbage, title=store.shown, removed=arguments.yes))
+    listed = [piece._asdict() | {"modified": piece.modified.isoformat()} for piece in garbage]
+    _show_json(arguments, store=store.address, removed=arguments.yes, garbage=listed)
+    return 0
+
+
+def _store(arguments: argparse.Namespace) -> "Store":
+    from zoo_ray.store import Store
+
+    store = Store(arguments.store)
+    if not store.exists():
+        raise UserError(f"store {store.shown}: there is none; give one that a run has written to")
+    return store
+
+
+def _show(arguments: argparse.Namespace, people: Console, text: RenderableType) -> None:
+    out = people if arguments.json else Console()
+    out.print(text, highlight=False, soft_wrap=isinstance(text, str))
+
+
+def _show_json(arguments: argparse.Namespace, **values: object) -> None:
+    if arguments.json:
+        print(json.dumps(values, allow_nan=False))
+
+
+def _config(arguments: argparse.Namespace) -> RunConfig:
+    return read_config(arguments.config, overrides=_overrides(arguments))
 
 
 def _name(arguments: argparse.Namespace) -> str:
@@ -104,7 +195,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Grow a Model Zoo: an ensemble that learns a stream of tasks, on Ray.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = argparse.ArgumentParser(add_help=False)
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument(
+        "--json", action="store_true", help="one JSON object as the last line of stdout"
+    )
+    common = argparse.ArgumentParser(add_help=False, parents=[output])
     common.add_argument("config", metavar="CONFIG", help="a YAML file, as configs/quickstart.yaml")
     common.add_argument(
         "--set",
@@ -119,15 +214,28 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--address", help="of a Ray cluster (auto: the one of this machine); else a local Ray"
     )
-    common.add_argument(
-        "--json", action="store_true", help="one JSON object as the last line of stdout"
-    )
     trainer = commands.add_parser("train", parents=[common], help="grow a zoo, or go on with it")
     trainer.set_defaults(command=train)
     checker = commands.add_parser(
         "check", parents=[common], help="show what a run would do, without fitting"
     )
     checker.set_defaults(command=check)
+    verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
+    verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")
+    verifier.set_defaults(command=verify)
+    lister = commands.add_parser("runs", parents=[output], help="list the runs of a store")
+    lister.add_argument("store", metavar="STORE", nargs="?", default=DEFAULT_STORE)
+    lister.set_defaults(command=runs)
+    remover = commands.add_parser("rm", parents=[output], help="remove a run, not its members")
+    remover.add_argument("run", metavar="RUN")
+    remover.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
+    remover.set_defaults(command=rm)
+    collector = commands.add_parser(
+        "gc", parents=[output], help="find what no run refers to and is a day old"
+    )
+    collector.add_argument("store", metavar="STORE")
+    collector.add_argument("--yes", action="store_true", help="remove it")
+    collector.set_defaults(command=gc)
     return parser
 
 

@@ -27,6 +27,7 @@ def new_growth(recipe: Recipe = RECIPE) -> Growth:
 def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
     growth, tally = new_growth(recipe), Tally(call=uuid.uuid4().hex)
     first_fit = grow_here(
+        run="run",
         growth=growth,
         store=store,
         tasks=TASKS,
@@ -95,6 +96,9 @@ def test_a_failed_fit_names_its_member_in_one_line(store):
     with pytest.raises(UserError, match=r"member 1 of episode 1: .*recipe\.lr") as caught:
         grow(store, recipe=replace(RECIPE, lr=1e6, epochs=3))
     assert "\n" not in str(caught.value)
+    log = Path(str(caught.value).rpartition("; see ")[2])
+    assert log == Path(store.address) / "runs/run/failures/member-1-1.log"
+    assert "Traceback" in log.read_text()
 
 
 def test_what_was_fitted_before_a_failure_stays(store):

@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-from zoo_ray.errors import UserError
+from zoo_ray.address import parse_address
+from zoo_ray.errors import UserError, without_credentials
 
 Auto = Literal["auto"]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
@@ -34,6 +35,10 @@ def _not_a_bool(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_not_a_bool)]
 Fraction = Annotated[Number, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+# A file that is longer is something else: images, or a device that never ends.
+_MAX_CHARACTERS = 1_000_000
 
 
 class _Section(BaseModel):
@@ -138,7 +143,13 @@ class RunConfig(_Section):
     zoo: ZooConfig = ZooConfig()
     workers: WorkersConfig = WorkersConfig()
     store: str = Field(default="zoo_store", min_length=1)
-    """Where results last: a folder (later also s3:// and gs://)."""
+    """Where results last: a folder, `s3://BUCKET/PREFIX` or `gs://BUCKET/PREFIX`."""
+
+    @field_validator("store")
+    @classmethod
+    def _is_an_address(cls, store: str) -> str:
+        parse_address(store)  # an error of its own, which does not repeat the value
+        return store
 
 
 def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig:
@@ -168,6 +179,8 @@ def validate_config(raw: Mapping[str, Any], *, source: str) -> RunConfig:
         return RunConfig.model_validate(dict(raw))
     except ValidationError as error:
         raise UserError(f"{source}: {_describe(error)}") from None
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def _read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
@@ -179,11 +192,17 @@ def _read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
 def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
     where = f"{named_by}: {path}" if named_by else str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_CHARACTERS + 1)
     except FileNotFoundError:
         raise UserError(f"{where}: no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{where}: cannot be read as text ({error})") from None
+    if len(text) > _MAX_CHARACTERS:
+        raise UserError(
+            f"{where}: no configuration has more than {_MAX_CHARACTERS:,} characters; give the "
+            "path of a YAML file"
+        )
     try:
         raw = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
@@ -279,7 +298,13 @@ def _fields_at(location: tuple[str | int, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-_SHORT = reprlib.Repr()  # a YAML alias can stand for more than can be written out
+class _Short(reprlib.Repr):
+    def repr_str(self, x: str, level: int) -> str:
+        # Before it is cut: what is left of an address might not look like one.
+        return super().repr_str(without_credentials(x), level)
+
+
+_SHORT = _Short()  # a YAML alias can stand for more than can be written out
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 

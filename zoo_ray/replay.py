@@ -42,7 +42,7 @@ class Tally:
 def not_shared(store: Store) -> str:
     """What to say where a member that a worker published is not to be found."""
     return (
-        f"store {store.address}: a member that a worker published cannot be read; all nodes must "
+        f"store {store.shown}: a member that a worker published cannot be read; all nodes must "
         "see the same store: give a shared folder with --store"
     )
 
@@ -56,7 +56,7 @@ def read_stored(store: Store, digest: str) -> StoredPredictions | None:
     try:
         return store.read_predictions(digest)
     except CorruptMember as error:
-        _drop(store, digest, error)
+        _drop(store, digest, error, seen=error.pointer)
         return None
 
 
@@ -67,7 +67,8 @@ def deliver(growth: Growth, store: Store, digest: str, stored: StoredPredictions
     try:
         growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
     except ValueError as error:
-        _drop(store, digest, f"{store.address}/members/{digest}: {error}")
+        problem = f"{store.shown}/members/{digest}: {error}"
+        _drop(store, digest, problem, seen=stored.pointer)
         return False
     return True
 
@@ -88,6 +89,6 @@ def replay(growth: Growth, store: Store, *, tally: Tally) -> None:
         missing.update(d for d in new if not deliver_stored(growth, store, d, tally=tally))
 
 
-def _drop(store: Store, digest: str, problem: object) -> None:
+def _drop(store: Store, digest: str, problem: object, *, seen: bytes) -> None:
     log.warning("store: %s; the member is treated as missing", problem)
-    store.drop_member(digest)
+    store.drop_member(digest, seen=seen)

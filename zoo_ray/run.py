@@ -239,7 +239,7 @@ def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str
         # Another command may have begun a run of this name since we looked.
         _refuse_other_configuration(plan, store.create_run(name, now), name=name)
     elif len(record.tasks) < len(now.tasks):
-        store.write_run(name, now)
+        store.lengthen_run(name, now)
 
 
 def _recorded_precision(record: RunRecord | None) -> Precision | None:
@@ -273,11 +273,12 @@ def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> 
 def _write_results(growth: Growth, store: Store, *, name: str) -> str:
     from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
 
-    members = [(episode, member) for episode in growth.episodes for member in episode.members]
-    store.write_table(
+    episodes = growth.episodes
+    members = [(episode, member) for episode in episodes for member in episode.members]
+    seen = [(e, task) for e in range(len(episodes)) for task in range(e + 1)]
+    store.write_results(
         name,
-        "episodes.parquet",
-        {
+        episodes={
             "episode": [member.slot.episode for _, member in members],
             "index": [member.slot.index for _, member in members],
             "tasks": [list(member.tasks) for _, member in members],
@@ -285,13 +286,7 @@ def _write_results(growth: Growth, store: Store, *, name: str) -> str:
             "predictions_sha256": [member.predictions_sha256 for _, member in members],
             "weights": [episode.weights.tolist() for episode, _ in members],
         },
-    )
-    seen = [(e, task) for e, episode in enumerate(growth.episodes) for task in range(e + 1)]
-    episodes = growth.episodes
-    store.write_table(
-        name,
-        "results.parquet",
-        {
+        results={
             "episode": [e + 1 for e, _ in seen],
             "task": [task for _, task in seen],
             "task_name": [growth.tasks[task].name for _, task in seen],
@@ -303,6 +298,7 @@ def _write_results(growth: Growth, store: Store, *, name: str) -> str:
             "test_accuracy": [episodes[e].test_accuracy[task] for e, task in seen],
         },
     )
+    store.clear_wanted(name)
     png = accuracy_figure(
         accuracy=growth.accuracy(), tasks=[task.name for task in growth.tasks], title=name
     )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 
+from zoo_ray.claims import Claims
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.fitting import fit_from_store
@@ -45,6 +46,7 @@ def grow_here(
         UserError: a fit failed, or the store cannot be written.
     """
     work = Work(growth)
+    claims = Claims(store, run=run)
     first_fit: float | None = None
 
     def show(*fits: FitState) -> None:
@@ -55,6 +57,8 @@ def grow_here(
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
             continue
+        if claims.are_due():
+            claims.make(growth.digests())
         first_fit = first_fit or time.time()
 
         def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:

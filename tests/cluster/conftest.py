@@ -2,8 +2,12 @@
 
 import logging
 import os
+import secrets
 
 import pytest
+
+# For the commands that tests start, which join this Ray. Ray reads it when it is imported.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 
 @pytest.fixture(scope="session")

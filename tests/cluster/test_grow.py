@@ -2,13 +2,18 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
+import ray
+from processes import pids_of
+from ray.util.state import list_placement_groups
 
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
@@ -16,6 +21,7 @@ from zoo_ray.run import grow
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
+WORKER = "ray::RayTrainWorker"
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
@@ -53,27 +59,142 @@ def test_a_grown_zoo_is_read_and_not_fitted(oracle):
     assert again.growth.digest() == oracle.growth.digest()
 
 
-@pytest.mark.parametrize("victim", ["ray::RayTrainWorker", "ray::Driver"])
-def test_a_killed_worker_or_driver_changes_nothing(oracle, tmp_path, victim):
-    killed = threading.Event()
+def once(condition, action):
+    """A progress callback that acts the first time that a condition holds."""
+    done = threading.Event()
 
-    def kill_once(progress):
-        if not killed.is_set() and progress.members_done and progress.fits:
-            killed.set()
-            os.kill(pids_of(victim)[0], signal.SIGKILL)
+    def look(progress):
+        if not done.is_set() and condition(progress):
+            done.set()
+            action()
 
-    result = grow(
-        quickstart(tmp_path, **{"workers.count": 2}), name="quickstart", on_progress=kill_once
-    )
+    return look, done
+
+
+def half_way(progress):
+    return progress.members_done and any(fit.epochs_done for fit in progress.fits)
+
+
+def kill(victim):
+    os.kill(pids_of(victim)[0], signal.SIGKILL)
+
+
+# Long enough to be killed in the middle, and with checkpoints to go on from.
+LONG = {"workers.count": 2, "recipe.epochs": 12, "workers.checkpoint_s": 0.3}
+
+
+@pytest.fixture(scope="module")
+def long_oracle(tmp_path_factory):
+    store = tmp_path_factory.mktemp("oracle")
+    return grow(quickstart(store, **LONG | {"workers.count": 0}), name="quickstart")
+
+
+def test_a_killed_worker_is_replaced_and_its_fit_goes_on_elsewhere(long_oracle, tmp_path):
+    before = []
+
+    def kill_one():
+        before.extend(pids_of(WORKER))
+        kill(WORKER)
+
+    killer, killed = once(half_way, kill_one)
+    after = set()
+
+    def look(progress):
+        killer(progress)
+        after.update(pids_of(WORKER))
+
+    result = grow(quickstart(tmp_path, **LONG), name="quickstart", on_progress=look)
     assert killed.is_set()
-    assert result.growth.digest() == oracle.growth.digest()
+    assert result.growth.digest() == long_oracle.growth.digest()
     assert (result.fitted, result.read) == (5, 0)
+    assert before[1] in after  # the other one was left alone
+    assert list(tmp_path.glob("progress/*/*")) == []
+
+
+def test_a_killed_driver_is_told_again_and_no_fit_is_lost(long_oracle, tmp_path):
+    killer, killed = once(half_way, lambda: kill("ray::Driver"))
+    workers, steps = set(), {}
+
+    def look(progress):
+        killer(progress)
+        workers.update(pids_of(WORKER))
+        for fit in progress.fits:
+            assert fit.epochs_done >= steps.get(fit.digest, 0)
+            steps[fit.digest] = fit.epochs_done
+
+    result = grow(quickstart(tmp_path, **LONG), name="quickstart", on_progress=look)
+    assert killed.is_set()
+    assert result.growth.digest() == long_oracle.growth.digest()
+    assert (result.fitted, result.read) == (5, 0)
+    assert len(workers) == 2
+    assert {pointer["first_step"] for pointer in pointers(tmp_path)} == {0}
+
+
+def test_a_worker_that_hangs_loses_its_fit_to_another(long_oracle, tmp_path):
+    def stop_one():
+        os.kill(pids_of(WORKER)[0], signal.SIGSTOP)
+
+    hang, hung = once(half_way, stop_one)
+    result = grow(
+        quickstart(tmp_path, **LONG | {"workers.fit_timeout_s": 3}),
+        name="quickstart",
+        on_progress=hang,
+    )
+    assert hung.is_set()
+    assert result.growth.digest() == long_oracle.growth.digest()
+
+
+@pytest.mark.slow
+def test_a_spec_that_kills_worker_after_worker_ends_the_run(tmp_path):
+    kills = []
+
+    def kill_whoever_fits(progress):
+        for fit in progress.fits:
+            life = pids_of(WORKER)
+            if fit.epochs_done and life and life[0] not in kills:
+                kills.append(life[0])
+                os.kill(life[0], signal.SIGKILL)
+
+    config = quickstart(tmp_path, **LONG | {"workers.count": 1, "recipe.epochs": 1000})
+    with pytest.raises(UserError, match=r"^member 1 of episode 1: the worker ended .*; see (.*)$"):
+        grow(config, name="quickstart", on_progress=kill_whoever_fits)
+    assert len(kills) == 3
+    (log,) = tmp_path.glob("runs/quickstart/failures/member-1-1.log")
+    assert "worker's stderr" in log.read_text()
+
+
+def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tmp_path):
+    command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--json"]
+    command += ["--address", ray.get_runtime_context().gcs_address, "--store", str(tmp_path)]
+    command += [f"--set={key}={value}" for key, value in LONG.items()]
+    first = subprocess.Popen(
+        command, cwd=QUICKSTART.parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    wait_until(lambda: list(tmp_path.glob("progress/*/*")) or first.poll() is not None)
+    first.send_signal(signal.SIGTERM)
+    sent = time.monotonic()
+    assert b"stopped; to go on: python" in first.communicate()[1]
+    assert first.returncode == 143
+    assert time.monotonic() - sent < 3
+    wait_until(lambda: not pids_of(WORKER) + pids_of("ray::Driver") + pids_of("ray::TrainContr"))
+    wait_until(lambda: ray.available_resources().get("CPU") == 2)
+    assert all(group.state == "REMOVED" for group in list_placement_groups())
+    published = {path.parent.name for path in tmp_path.glob("members/*/member.json")}
+    done = subprocess.run(command, cwd=QUICKSTART.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["digest"] == long_oracle.growth.digest()
+    assert (found["read"], found["fitted"]) == (len(published), 5 - len(published))
 
 
 def test_a_failed_fit_ends_the_run_with_one_line(tmp_path):
     config = quickstart(tmp_path, **{"workers.count": 2, "recipe.lr": 1e5, "recipe.epochs": 1})
-    with pytest.raises(UserError, match=r"^member 1 of episode \d: .*try a smaller recipe\.lr"):
+    line = r"^member 1 of episode \d: .*try a smaller recipe\.lr.*; see (.*)$"
+    with pytest.raises(UserError, match=line) as caught:
         grow(config, name="quickstart")
+    log = Path(re.match(line, str(caught.value))[1])
+    assert log.parent == tmp_path / "runs/quickstart/failures"
+    assert "Traceback" in log.read_text()
 
 
 def test_more_than_the_cluster_can_have_is_refused_and_nothing_is_written(tmp_path):
@@ -96,20 +217,12 @@ def test_a_local_ray_is_started_wherever_others_run(oracle, tmp_path):
     assert json.loads(done.stdout)["digest"] == oracle.growth.digest()
 
 
-def pids_of(title):
-    """Processes of this test's Ray that call themselves so."""
+def pointers(store):
+    return [json.loads(path.read_text()) for path in store.glob("members/*/member.json")]
 
-    def read(pid, file):
-        try:
-            return Path(f"/proc/{pid}/{file}").read_text()
-        except OSError:
-            return ""
 
-    children = {}
-    for path in Path("/proc").iterdir():
-        if stat := path.name.isdigit() and read(path.name, "stat"):
-            children.setdefault(int(stat.rpartition(")")[2].split()[1]), []).append(int(path.name))
-    below = children.get(os.getpid(), [])
-    for pid in below:
-        below.extend(children.get(pid, []))
-    return [pid for pid in below if read(pid, "cmdline").startswith(title)]
+def wait_until(condition, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zoo_ray.benchmarks.names import printable
@@ -50,9 +51,11 @@ def download_cifar10(folder: Path) -> None:
 
 def _download(dataset: str, fetch: Callable[[Path], Path], *, into: Path, instead: str) -> None:
     try:
-        into.mkdir(parents=True, exist_ok=True)
         # Files reach their place whole or not at all, whoever else is downloading the same.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as scratch:
+        with (
+            _made(into),
+            tempfile.TemporaryDirectory(prefix=".download-", dir=into.parent) as scratch,
+        ):
             for file in fetch(Path(scratch)).iterdir():
                 os.replace(file, into / file.name)
     except Exception as error:  # no network, no room, no torchvision: the way out is the same
@@ -62,3 +65,17 @@ def _download(dataset: str, fetch: Callable[[Path], Path], *, into: Path, instea
             f"({why}); try again with a network, put the files there (benchmark.data_dir), or "
             f"give your own as {instead}"
         ) from None
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder, and those above it; where the block fails, remove those that were missing."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # not made, or others have put files there
+                path.rmdir()
+        raise

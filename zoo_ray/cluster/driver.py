@@ -5,6 +5,7 @@ import time
 
 import ray
 
+from zoo_ray.claims import Claims
 from zoo_ray.cluster.health import is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
@@ -18,12 +19,10 @@ from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10
 # Workers report about twice a second: after so long, all that live have said what they hold.
-_CLAIMS_S = 2.0
+_ALL_HEARD_S = 2.0
 # After so long without a report, a worker is asked after: its successor may be long in coming.
 _QUIET_S = 3.0
 _WATCH_S = 1.0
-# Members younger than a day are never collected: a live run's need be named no more often.
-_RECORD_WANTED_S = 600.0
 
 
 class Driver:
@@ -47,13 +46,13 @@ class Driver:
         self._job = job
         self._store = Store(job.store)
         self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
+        self._claims = Claims(self._store, run=job.run)
         self._leases = Leases()
         self._looked_up: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
         self._work: Work | None = None
         self._fitted: set[str] = set()
         self._first_fit: float | None = None
-        self._wanted_recorded = -_RECORD_WANTED_S
         self._error: str | None = None
         self._started.set()
         if not self._restarted:
@@ -147,7 +146,7 @@ class Driver:
         await self._advance()
         self._work = Work(self._growth)
         if self._restarted:
-            await asyncio.sleep(_CLAIMS_S)
+            await asyncio.sleep(_ALL_HEARD_S)
             self._leasing.set()
         watching = asyncio.create_task(self._watch_leases())
         async with self._changed:
@@ -206,16 +205,14 @@ class Driver:
                         async with self._changed:
                             self._leases.offer(wanted)
                             self._changed.notify()
-        await self._record_wanted()
+        await self._claim()
         await self._notify()
 
-    async def _record_wanted(self) -> None:
-        if self._over() or time.monotonic() - self._wanted_recorded < _RECORD_WANTED_S:
+    async def _claim(self) -> None:
+        if self._over() or not self._claims.are_due():
             return
-        self._wanted_recorded = time.monotonic()
-        digests = self._growth.digests()
         try:
-            await asyncio.to_thread(self._store.write_wanted, self._job.run, digests)
+            await asyncio.to_thread(self._claims.make, self._growth.digests())
         except UserError as error:
             await self._end(str(error))
 

@@ -112,8 +112,8 @@ def test_the_second_publication_loses_whole(store):
 def test_nothing_but_whole_files_is_left(store):
     for member in (MEMBER, MEMBER, toy_member(seed=1)):
         store.publish_member(SPEC, member, call="test")
-    store.write_run("run", record())
-    store.write_run("run", record())
+    store.lengthen_run("run", record())
+    store.lengthen_run("run", record())
     names = files(store)
     assert not [name for name in names if name.endswith(".part") or name.startswith(".")]
     assert names.count("member.json") == names.count("run.json") == 1
@@ -269,7 +269,7 @@ def record():
 
 def test_a_run_is_read_as_it_was_written(store):
     assert store.read_run("run") is None
-    store.write_run("run", record())
+    store.lengthen_run("run", record())
     assert store.read_run("run") == record()
     assert json.loads((Path(store.address) / "runs/run/run.json").read_text()) == RECORD | {
         "format_version": 1
@@ -291,7 +291,7 @@ def test_a_run_is_read_as_it_was_written(store):
     ids=["empty", "torn", "list", "binary", "no keys", "version 2", "version as text", "tasks"],
 )
 def test_a_record_that_cannot_be_read_is_named(store, content):
-    store.write_run("run", record())
+    store.lengthen_run("run", record())
     path = Path(store.address) / "runs/run/run.json"
     path.write_bytes(content)
     with pytest.raises(UserError) as caught:
@@ -331,7 +331,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=lambda name: ascii(name)[:20])
 def test_names_that_are_no_folders_name_are_refused_in_one_line(store, name):
-    for use in (check_name, store.read_run, lambda n: store.write_run(n, record())):
+    for use in (check_name, store.read_run, lambda n: store.lengthen_run(n, record())):
         with pytest.raises(UserError) as caught:
             use(name)
         assert "\n" not in str(caught.value)
@@ -343,7 +343,7 @@ def test_names_that_are_no_folders_name_are_refused_in_one_line(store, name):
     ["a", "my run", "v1.2", ".hidden", "a..b", "Zoo-1_2", "日本語", "naïve é", "x" * 100, "~"],
 )
 def test_other_names_are_fine(store, name):
-    store.write_run(name, record())
+    store.lengthen_run(name, record())
     assert store.read_run(name) == record()
     assert (Path(store.address) / "runs" / name / "run.json").is_file()
 
@@ -359,7 +359,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path, below)
     assert not store.has_member(SPEC.digest)
     for write in (
         lambda: store.publish_member(SPEC, MEMBER, call="test"),
-        lambda: store.write_run("run", record()),
+        lambda: store.lengthen_run("run", record()),
     ):
         with pytest.raises(UserError, match="--store") as caught:
             write()
@@ -371,7 +371,7 @@ def test_a_store_that_cannot_be_written_is_an_error_of_one_line(tmp_path, below)
 def test_a_folder_without_permission_is_an_error_of_one_line(tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(UserError, match="cannot write"):
-        Store(f"{tmp_path}/locked/store").write_run("run", record())
+        Store(f"{tmp_path}/locked/store").lengthen_run("run", record())
 
 
 @pytest.mark.parametrize("address", ["s3://bucket/x", "gs://b", "file:///x", "a\0b", "\ud800"])

@@ -1,0 +1,476 @@
+"""Where results last: members, named by digest, and runs, named by people.
+
+A member is published payload first, pointer last: it exists when its `member.json` does, and that
+file is created whole, once. Whoever creates it first has published for everyone.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import safetensors.numpy
+from pydantic import ValidationError
+
+from zoo_ray.address import parse_address
+from zoo_ray.errors import UserError
+from zoo_ray.members.member import Checkpoint, Member
+from zoo_ray.members.spec import MemberSpec
+from zoo_ray.store.files import FOLDERS
+from zoo_ray.store.opening import open_files
+from zoo_ray.store.payloads import (
+    FORMAT_VERSION,
+    CorruptPayload,
+    checkpoint_from_bytes,
+    checkpoint_name,
+    checkpoint_to_bytes,
+    parse_checkpoint_name,
+    predictions_from_bytes,
+    predictions_to_bytes,
+    table_from_bytes,
+    table_to_bytes,
+    to_json,
+)
+from zoo_ray.store.records import MemberEntry, RunRecord, RunSummary, check_name
+from zoo_ray.store.retry import PATIENCE_S
+from zoo_ray.task import Predictions
+
+EPISODES, RESULTS, WANTED = "episodes.parquet", "results.parquet", "wanted.json"
+
+log = logging.getLogger("zoo_ray")
+
+
+class StoredPredictions(NamedTuple):
+    """A member's predictions as the store holds them.
+
+    Attributes:
+        predictions: on each of the member's tasks, in the order of its spec.
+        sha256: checksum of the file that holds them.
+        call: the command that published the member.
+        hardware: what it was fitted on.
+        pointer: the member's pointer as it was read (see `Store.drop_member`).
+    """
+
+    predictions: list[Predictions]
+    sha256: str
+    call: str
+    hardware: str
+    pointer: bytes
+
+
+class CorruptMember(Exception):
+    """A stored member is not what its pointer says; the message names the file.
+
+    Attributes:
+        pointer: the member's pointer as it was read (see `Store.drop_member`).
+    """
+
+    def __init__(self, message: str, *, pointer: bytes) -> None:
+        super().__init__(message)
+        self.pointer = pointer
+
+
+class Store:
+    """Members and runs under one address.
+
+    Any operation raises a `UserError` if the store cannot be read or written, after having tried
+    again for a while where that may help.
+
+    Args:
+        address: a local folder, created when something is first written, or a prefix in a bucket
+            that exists, as `s3://bucket/prefix` (see `zoo_ray.address`).
+        patience_s: how long each operation is tried again while the store does not answer.
+
+    Raises:
+        UserError: it is no address.
+    """
+
+    def __init__(self, address: str, *, patience_s: float = PATIENCE_S) -> None:
+        parsed = parse_address(address)
+        self.address = parsed.text
+        self.shown = parsed.shown
+        """The address for people; a path in the store can be appended."""
+        self.files = open_files(parsed, patience_s=patience_s)
+
+    def exists(self) -> bool:
+        """Whether anything was ever written."""
+        return any(next(self.files.list(folder), None) for folder in FOLDERS)
+
+    # ---- members
+
+    def has_member(self, digest: str) -> bool:
+        """Whether a member is finished."""
+        return self.files.read(_pointer_path(digest)) is not None
+
+    def members(self) -> Iterator[MemberEntry]:
+        """All finished members, in no order."""
+        sizes: dict[str, int] = {}
+        finished = {}
+        for entry in self.files.list("members"):
+            digest, _, name = entry.path.removeprefix("members/").partition("/")
+            sizes[digest] = sizes.get(digest, 0) + entry.size_bytes
+            if name == "member.json":
+                finished[digest] = entry.modified
+        return (MemberEntry(digest, sizes[digest], when) for digest, when in finished.items())
+
+    def publish_member(self, spec: MemberSpec, member: Member, *, call: str) -> None:
+        """Make a member exist, unless it does already: then the published one stays.
+
+        Its checkpoints go.
+
+        Args:
+            spec: what the member is.
+            member: the result of its fit.
+            call: names the command that publishes it.
+        """
+        folder = f"members/{spec.digest}"
+        weights = safetensors.numpy.save(member.weights)
+        predictions = predictions_to_bytes(member.predictions)
+        pointer = {
+            "format_version": FORMAT_VERSION,
+            "spec": spec.to_dict(),
+            "weights": self._write_payload(folder, "weights", weights),
+            "predictions": self._write_payload(folder, "predictions", predictions),
+            "epoch_losses": member.epoch_losses,
+            "first_step": member.first_step,
+            "fit_s": round(member.fit_s, 3),
+            "hardware": member.hardware,
+            "call": call,
+        }
+        self.files.create(_pointer_path(spec.digest), to_json(pointer))
+        self.drop_checkpoints(spec.digest)
+
+    def read_predictions(self, digest: str) -> StoredPredictions | None:
+        """A member's predictions, or None if it is not finished.
+
+        Raises:
+            CorruptMember: a file is missing or not what it was when it was published.
+        """
+        found = self._read_payload(digest, "predictions")
+        if found is None:
+            return None
+        payload, pointer, document = found
+        entry = pointer["predictions"]
+        try:
+            predictions = predictions_from_bytes(payload)
+        except CorruptPayload as error:
+            path = f"{self.shown}/members/{digest}/{entry['name']}"
+            raise CorruptMember(f"{path}: {error}", pointer=document) from None
+        return StoredPredictions(
+            predictions=predictions,
+            sha256=entry["sha256"],
+            call=str(pointer.get("call")),
+            hardware=json.dumps(pointer.get("hardware"), sort_keys=True),
+            pointer=document,
+        )
+
+    def read_weights(self, digest: str) -> dict[str, Any] | None:
+        """A member's parameters and buffers as numpy arrays, or None if it is not finished.
+
+        Raises:
+            CorruptMember: as `read_predictions`.
+        """
+        found = self._read_payload(digest, "weights")
+        return None if found is None else safetensors.numpy.load(found[0])
+
+    def drop_member(self, digest: str, *, seen: bytes | None = None) -> None:
+        """Make a corrupt member missing, so that it can be published again.
+
+        Args:
+            digest: of the member.
+            seen: its pointer as it was read. If it has changed since, somebody has dropped and
+                published the member meanwhile, and it stays. None: whatever the pointer is.
+        """
+        if seen is None:
+            self.files.delete(_pointer_path(digest))
+        else:
+            self.files.delete_if(_pointer_path(digest), seen)
+
+    # ---- checkpoints
+
+    def write_checkpoint(self, digest: str, checkpoint: Checkpoint) -> None:
+        """Keep a fit's checkpoint, in place of those of fewer steps."""
+        payload = checkpoint_to_bytes(checkpoint, digest=digest)
+        name = checkpoint_name(payload, step=checkpoint.step)
+        self.files.replace(f"progress/{digest}/{name}", payload)
+        for step, path in self._checkpoints(digest):
+            if step < checkpoint.step:
+                self.files.delete(path)
+
+    def read_checkpoint(self, digest: str) -> Checkpoint | None:
+        """The checkpoint of the most steps, or None; those that are corrupt are dropped."""
+        for _, path in sorted(self._checkpoints(digest), reverse=True):
+            payload = self.files.read(path)
+            if payload is None:  # dropped meanwhile
+                continue
+            try:
+                return check_checkpoint(path, payload)
+            except CorruptPayload as error:
+                log.warning("store: %s/%s: %s; it is ignored", self.shown, path, error)
+                self.files.delete(path)
+        return None
+
+    def drop_checkpoints(self, digest: str) -> None:
+        """Remove all of a fit's checkpoints."""
+        for entry in self.files.list(f"progress/{digest}"):
+            self.files.delete(entry.path)
+
+    def _checkpoints(self, digest: str) -> list[tuple[int, str]]:
+        found = []
+        for entry in self.files.list(f"progress/{digest}"):
+            parsed = parse_checkpoint_name(entry.path.rpartition("/")[2])
+            if parsed is not None:
+                found.append((parsed[0], entry.path))
+        return found
+
+    # ---- runs
+
+    def runs(self) -> list[RunSummary]:
+        """All runs by name, those that cannot be read with what is wrong."""
+        sizes: dict[str, int] = {}
+        modified: dict[str, datetime] = {}
+        for entry in self.files.list("runs"):
+            _, name, *below = entry.path.split("/")
+            if below:
+                sizes[name] = sizes.get(name, 0) + entry.size_bytes
+                modified[name] = max(modified.get(name, entry.modified), entry.modified)
+        return [
+            self._summary(name, size_bytes=sizes[name])._replace(modified=modified[name])
+            for name in sorted(sizes)
+        ]
+
+    def _summary(self, name: str, *, size_bytes: int) -> RunSummary:
+        summary = RunSummary(name, size_bytes=size_bytes)
+        try:
+            record = self.read_run(name)
+            table = self.read_table(name, EPISODES)
+        except UserError as error:
+            return summary._replace(problem=str(error))
+        if record is None:
+            return summary._replace(problem="run.json is missing")
+        return summary._replace(
+            record=record,
+            episodes=max(table["episode"], default=0) if table else 0,
+            members=len(table["episode"]) if table else 0,
+        )
+
+    def read_run(self, name: str) -> RunRecord | None:
+        """A run's `run.json`, or None if there is no such run.
+
+        Raises:
+            UserError: the file is not a run's, or another version's.
+        """
+        path = f"runs/{check_name(name)}/run.json"
+        document = self.files.read(path)
+        return None if document is None else self._parse_run(path, document)
+
+    def create_run(self, name: str, record: RunRecord) -> RunRecord:
+        """Write a run's `run.json` unless there is one; returns the one there is then."""
+        return self._update_run(name, record, lambda _: False)
+
+    def lengthen_run(self, name: str, record: RunRecord) -> RunRecord:
+        """Write a run's `run.json` unless there is one with as many tasks; returns what is there
+        then. A run's record never gets shorter."""
+        return self._update_run(name, record, lambda old: len(old.tasks) < len(record.tasks))
+
+    def _update_run(
+        self, name: str, record: RunRecord, is_older: Callable[[RunRecord], bool]
+    ) -> RunRecord:
+        path = f"runs/{check_name(name)}/run.json"
+
+        def change(document: bytes | None) -> bytes | None:
+            if document is None or is_older(self._parse_run(path, document)):
+                return to_json(record.model_dump())
+            return None
+
+        document = self.files.update(path, change)
+        return record if document is None else self._parse_run(path, document)
+
+    def _parse_run(self, path: str, document: bytes) -> RunRecord:
+        try:
+            return RunRecord.model_validate_json(document)
+        except ValidationError as error:
+            raise UserError(
+                f"{self.shown}/{path}: not the record of a run that this zoo_ray can read "
+                f"({error.errors()[0]['msg']}); remove it or use another --name"
+            ) from None
+
+    def write_results(
+        self,
+        name: str,
+        *,
+        episodes: Mapping[str, Sequence[Any]],
+        results: Mapping[str, Sequence[Any]],
+    ) -> None:
+        """Write a run's two tables, each unless the one there covers more episodes.
+
+        Args:
+            name: of the run.
+            episodes: a column per key; `episode` (from 1), `digest` and so on, a row per member.
+            results: the same, a row per episode and task.
+        """
+        for file, columns in ((EPISODES, episodes), (RESULTS, results)):
+            self._lengthen_table(f"runs/{check_name(name)}/{file}", columns)
+
+    def write_table(self, name: str, file: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write a table of a run as Parquet, a column per key."""
+        self.files.replace(f"runs/{check_name(name)}/{file}", table_to_bytes(columns))
+
+    def _lengthen_table(self, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        table = table_to_bytes(columns)
+        reach = max(columns["episode"], default=0)
+
+        def change(document: bytes | None) -> bytes | None:
+            if document is not None:
+                try:
+                    there = max(_run_table(document)["episode"], default=0)
+                except CorruptPayload as error:
+                    log.warning("store: %s/%s: %s; written anew", self.shown, path, error)
+                    there = 0
+                if there > reach:
+                    return None
+            return table
+
+        self.files.update(path, change)
+
+    def read_table(self, name: str, file: str) -> dict[str, list[Any]] | None:
+        """A run's table by columns, or None if there is none.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"runs/{check_name(name)}/{file}"
+        document = self.files.read(path)
+        if document is None:
+            return None
+        try:
+            return _run_table(document)
+        except CorruptPayload as error:
+            raise UserError(
+                f"{self.shown}/{path}: {error}; the command that grew the run writes it anew"
+            ) from None
+
+    def write_wanted(self, name: str, digests: Sequence[str]) -> None:
+        """Say which members a run under way needs that its tables do not name yet."""
+        record = {"format_version": FORMAT_VERSION, "digests": list(digests)}
+        self.files.replace(f"runs/{check_name(name)}/{WANTED}", to_json(record))
+
+    def clear_wanted(self, name: str) -> None:
+        """The run is not under way any more."""
+        self.files.delete(f"runs/{check_name(name)}/{WANTED}")
+
+    def read_wanted(self, name: str) -> list[str]:
+        """What `write_wanted` said last, if it holds still.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"runs/{check_name(name)}/{WANTED}"
+        document = self.files.read(path)
+        if document is None:
+            return []
+        try:
+            return [str(digest) for digest in json.loads(document)["digests"]]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{self.shown}/{path}: not readable; remove it if the run is not under way"
+            ) from None
+
+    def write_file(self, name: str, file: str, payload: bytes) -> str:
+        """Write a file into a run's folder (as a report); returns its full path."""
+        path = f"runs/{check_name(name)}/{file}"
+        self.files.replace(path, payload)
+        return f"{self.shown}/{path}"
+
+    def remove_run(self, name: str) -> int:
+        """Remove all that a run recorded, but no members; returns how many files there were.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        paths = [entry.path for entry in self.files.list(f"runs/{check_name(name)}")]
+        if not paths:
+            raise UserError(
+                f"store {self.shown}: no run {name!r}; run_cluster.py runs shows what there is"
+            )
+        # The record last: what is cut short can be seen, and done again.
+        for path in sorted(paths, key=lambda path: path.endswith("/run.json")):
+            self.files.delete(path)
+        return len(paths)
+
+    # ---- payloads
+
+    def _write_payload(self, folder: str, kind: str, payload: bytes) -> dict[str, Any]:
+        sha256 = hashlib.sha256(payload).hexdigest()
+        name = _payload_name(kind, sha256)
+        self.files.replace(f"{folder}/{name}", payload)
+        return {"name": name, "size": len(payload), "sha256": sha256}
+
+    def _read_payload(self, digest: str, kind: str) -> tuple[bytes, dict[str, Any], bytes] | None:
+        """The payload, its member's pointer, and the pointer as it was read."""
+        document = self.files.read(_pointer_path(digest))
+        if document is None:
+            return None
+        pointer_path = f"{self.shown}/{_pointer_path(digest)}"
+        try:
+            pointer = json.loads(document)
+            entry = pointer[kind]
+            sha256 = str(entry["sha256"])
+            name = _payload_name(kind, sha256)
+            if entry["name"] != name:
+                raise ValueError
+            if (version := pointer["format_version"]) != FORMAT_VERSION:
+                # Not corrupt: it may be the work of a newer zoo_ray, and is not ours to replace.
+                raise UserError(
+                    f"{pointer_path}: format_version {version}, where this zoo_ray "
+                    f"reads {FORMAT_VERSION}; use another --store"
+                )
+            spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
+        except (ValueError, KeyError, TypeError, RecursionError):
+            message = f"{pointer_path}: not a member's pointer"
+            raise CorruptMember(message, pointer=document) from None
+        if spec_digest != digest:
+            message = f"{pointer_path}: holds another member's spec"
+            raise CorruptMember(message, pointer=document)
+        payload = self.files.read(f"members/{digest}/{name}")
+        path = f"{self.shown}/members/{digest}/{name}"
+        if payload is None:
+            raise CorruptMember(f"{path}: missing", pointer=document)
+        if hashlib.sha256(payload).hexdigest() != sha256:
+            raise CorruptMember(f"{path}: wrong checksum", pointer=document)
+        return payload, pointer, document
+
+
+def check_checkpoint(path: str, payload: bytes) -> Checkpoint:
+    """The checkpoint in a store's file.
+
+    Raises:
+        CorruptPayload: it is not what its path says.
+    """
+    _, digest, name = path.split("/")
+    parsed = parse_checkpoint_name(name)
+    if parsed is None:
+        raise CorruptPayload("not the name of a checkpoint")
+    if hashlib.sha256(payload).hexdigest() != parsed[1]:
+        raise CorruptPayload("wrong checksum")
+    return checkpoint_from_bytes(payload, digest=digest)
+
+
+def _run_table(document: bytes) -> dict[str, list[Any]]:
+    columns = table_from_bytes(document)
+    if "episode" not in columns:
+        raise CorruptPayload("not a table of a run")
+    return columns
+
+
+def _pointer_path(digest: str) -> str:
+    return f"members/{digest}/member.json"
+
+
+def _payload_name(kind: str, sha256: str) -> str:
+    return f"{kind}-{sha256[:16]}.{_SUFFIXES[kind]}"
+
+
+_SUFFIXES = {"weights": "safetensors", "predictions": "arrow"}

@@ -1,0 +1,264 @@
+"""Looking after a store: is everything what it says, and what is nobody's any more."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from zoo_ray.errors import UserError
+from zoo_ray.store.files import Entry
+from zoo_ray.store.payloads import CorruptPayload, table_from_bytes
+from zoo_ray.store.retry import StoreFailed
+from zoo_ray.store.store import EPISODES, RESULTS, CorruptMember, Store, check_checkpoint
+
+KEPT = timedelta(days=1)
+"""What is younger may belong to work under way, and is never collected."""
+
+_THREADS = 8  # an object store answers slowly, but many at once
+
+T = TypeVar("T")
+
+
+class Problem(NamedTuple):
+    """Something in a store that is not as it must be, by name, and what to do about it."""
+
+    problem: str
+    advice: str
+
+
+class Findings(NamedTuple):
+    """How many things `verify` looked at, and what is wrong."""
+
+    members: int
+    runs: int
+    checkpoints: int
+    problems: list[Problem]
+
+
+class Garbage(NamedTuple):
+    """Something that nobody refers to: what it is, its files, and when the last was written."""
+
+    what: str
+    paths: list[str]
+    size_bytes: int
+    modified: datetime
+
+
+# ---- verify
+
+
+def verify(
+    store: Store, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Findings:
+    """Hold every object of a store against its checksum, its name, and what refers to it.
+
+    Args:
+        store: which exists.
+        on_progress: called with how many objects are done, of how many.
+
+    Raises:
+        UserError: the store does not answer.
+    """
+    members = sorted(entry.digest for entry in store.members())
+    checkpoints = sorted(entry.path for entry in store.files.list("progress"))
+    runs, searches = _runs(store), _searches(store)
+    total = len(members) + len(checkpoints) + len(runs) + len(searches)
+    problems: list[Problem] = []
+    done = 0
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+
+        def check(things: Sequence[T], find: Callable[[T], list[Problem]]) -> None:
+            nonlocal done
+            for found in pool.map(find, things):
+                problems.extend(found)
+                done += 1
+                on_progress(done, total)
+
+        sums: dict[str, str | None] = {}
+        check(members, lambda digest: _check_member(store, digest, sums))
+        check(checkpoints, lambda path: _check_checkpoint(store, path))
+        check(runs, lambda name: _check_run(store, name, sums))
+        check(searches, lambda path: _check_search(store, path))
+    return Findings(len(members), len(runs), len(checkpoints), problems)
+
+
+def _check_member(store: Store, digest: str, sums: dict[str, str | None]) -> list[Problem]:
+    """What is wrong with a member; its predictions' checksum (None: not sound) goes to `sums`."""
+    problems: list[Problem] = []
+    advice = "the next run that wants the member fits it again"
+    _tried(lambda: store.read_weights(digest), problems, advice)
+    stored = _tried(lambda: store.read_predictions(digest), problems, advice)
+    sums[digest] = stored.sha256 if stored else None
+    return list(dict.fromkeys(problems))  # both name a pointer that is wrong
+
+
+def _check_checkpoint(store: Store, path: str) -> list[Problem]:
+    problems: list[Problem] = []
+    payload = store.files.read(path)
+    if payload is not None:  # else the fit has gone on meanwhile
+        advice = "the fit that meets it ignores it; gc removes it when it is old"
+        _tried(lambda: check_checkpoint(path, payload), problems, advice, f"{store.shown}/{path}: ")
+    return problems
+
+
+def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[Problem]:
+    where = f"{store.shown}/runs/{name}"
+    mended = "the command that grew the run mends it"
+    problems: list[Problem] = []
+    record = _tried(lambda: store.read_run(name), problems, "rm removes the run, not its members")
+    if record is None and not problems:
+        problems.append(Problem(f"{where}/run.json: missing", f"{mended}, or rm removes it"))
+    _tried(lambda: store.read_wanted(name), problems, mended)
+    _tried(lambda: store.read_table(name, RESULTS), problems, mended)
+    episodes = _tried(lambda: store.read_table(name, EPISODES), problems, mended)
+    for digest, sha256 in _recorded(episodes or {}):
+        member = f"{where}/{EPISODES}: its member {digest}"
+        # A member may have been published since all were listed.
+        if digest not in sums and not store.has_member(digest):
+            problems.append(Problem(f"{member} is missing", mended))
+        elif None not in (sha256, sums.get(digest)) and sums[digest] != sha256:
+            problems.append(Problem(f"{member} has other predictions than it recorded", mended))
+    return problems
+
+
+def _tried(
+    read: Callable[[], T], problems: list[Problem], advice: str, prefix: str = ""
+) -> T | None:
+    """What can be read, or None and a problem more."""
+    try:
+        return read()
+    except StoreFailed:
+        raise
+    except (UserError, CorruptMember, CorruptPayload) as error:
+        problems.append(Problem(f"{prefix}{error}", advice))
+        return None
+
+
+def _check_search(store: Store, path: str) -> list[Problem]:
+    problems: list[Problem] = []
+    _tried(lambda: _trials(store, path), problems, "the command of the search writes it anew")
+    return problems
+
+
+# ---- collect
+
+
+def collect(
+    store: Store, *, remove: bool, older_than: timedelta = KEPT, now: datetime | None = None
+) -> list[Garbage]:
+    """Find what no run, search or work under way refers to, and is a day old.
+
+    That is: members and checkpoints; at any age, checkpoints of finished members; and what broken
+    publications left behind.
+
+    Args:
+        store: which exists.
+        remove: whether to remove it, too.
+        older_than: how old it must be.
+        now: what the age counts from.
+
+    Raises:
+        UserError: a run's or a search's table cannot be read: who knows what it refers to?
+    """
+    before = (now or datetime.now(UTC)) - older_than
+    # What refers is read after what is there: whoever records a member meanwhile is heard.
+    members: dict[str, list[Entry]] = {}
+    for entry in store.files.list("members"):
+        members.setdefault(entry.path.split("/")[1], []).append(entry)
+    checkpoints = list(store.files.list("progress"))
+    leftovers = list(store.files.leftovers())
+    wanted = _referred(store)
+
+    garbage: list[Garbage] = []
+    finished = set()
+    for digest, files in sorted(members.items()):
+        if any(file.path.endswith("/member.json") for file in files):
+            finished.add(digest)
+            if digest in wanted:
+                garbage += _strays(store, digest, files, before)
+            elif max(file.modified for file in files) < before:
+                garbage.append(_garbage(f"member {digest}", files))
+        else:
+            old = [file for file in files if file.modified < before]
+            garbage += [_garbage(f"unpublished files of member {digest}", old)] if old else []
+    for checkpoint in checkpoints:
+        digest = checkpoint.path.split("/")[1]
+        if digest in finished or (digest not in wanted and checkpoint.modified < before):
+            garbage.append(_garbage(f"checkpoint of member {digest}", [checkpoint]))
+    for leftover in leftovers:
+        if leftover.modified < before:
+            garbage.append(_garbage("a write that never ended", [leftover]))
+    if remove:
+        for path in (path for piece in garbage for path in piece.paths):
+            store.files.delete(path)
+    return garbage
+
+
+def _garbage(what: str, files: Sequence[Entry]) -> Garbage:
+    # The pointer first: what is left of a member that is half removed is no member.
+    paths = sorted((f.path for f in files), key=lambda path: not path.endswith("/member.json"))
+    size = sum(file.size_bytes for file in files)
+    return Garbage(what, paths, size, max(file.modified for file in files))
+
+
+def _strays(
+    store: Store, digest: str, files: Sequence[Entry], before: datetime
+) -> Iterator[Garbage]:
+    """Files that lost the race of two publications."""
+    if len(files) <= 3:  # the pointer and its two payloads
+        return
+    try:
+        pointer = json.loads(store.files.read(f"members/{digest}/member.json") or b"")
+        named = {"member.json", pointer["weights"]["name"], pointer["predictions"]["name"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return  # for `verify` to tell
+    strays = [f for f in files if f.path.rpartition("/")[2] not in named and f.modified < before]
+    if strays:
+        yield _garbage(f"unused files of member {digest}", strays)
+
+
+# ---- what refers to members
+
+
+def _runs(store: Store) -> list[str]:
+    paths = (entry.path.split("/") for entry in store.files.list("runs"))
+    return sorted({path[1] for path in paths if len(path) > 2})
+
+
+def _searches(store: Store) -> list[str]:
+    paths = [entry.path for entry in store.files.list("searches")]
+    return sorted(path for path in paths if path.endswith("/trials.parquet"))
+
+
+def _referred(store: Store) -> set[str]:
+    """All members that a run, a run under way or a search refers to."""
+    found: set[str] = set()
+    for name in _runs(store):
+        found.update(store.read_wanted(name))
+        found.update(digest for digest, _ in _recorded(store.read_table(name, EPISODES) or {}))
+    for path in _searches(store):
+        found.update(_trials(store, path))
+    return found
+
+
+def _recorded(episodes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, str | None]]:
+    """Members of a run's table, with their predictions' checksums if it has them."""
+    digests = episodes.get("digest", [])
+    sums = episodes.get("predictions_sha256", [None] * len(digests))
+    return zip(digests, sums, strict=True)
+
+
+def _trials(store: Store, path: str) -> set[str]:
+    """Members of a search's table: in `digest`, `digests` or `members`, each one or a list."""
+    document = store.files.read(path)
+    if document is None:
+        return set()
+    try:
+        columns = table_from_bytes(document)
+    except CorruptPayload as error:
+        raise UserError(f"{store.shown}/{path}: {error}; remove it, or mend it") from None
+    values = [v for key in ("digest", "digests", "members") for v in columns.get(key, [])]
+    lists = [[value] if isinstance(value, str) else value for value in values]
+    return {digest for some in lists if isinstance(some, list) for digest in some}
