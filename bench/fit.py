@@ -4,7 +4,9 @@
 
 Every row is a process of its own; repeats are interleaved and medians shown. *Steady* is training
 alone, from the end of the first epoch to the end of the last one, without predictions and
-evaluations. CPU seconds include those of child processes.
+evaluations. CPU seconds include those of child processes. Convolution is measured twice: in
+processes of its own, for the table, and in pauses of our fit, for the share that the fit reaches:
+what else the machine does then slows both alike.
 """
 
 import argparse
@@ -54,6 +56,7 @@ WRN_16_4 = [
 ]
 NETWORKS = {"small_conv": (SMALL_CONV, 200), "wide_resnet_16_4": (WRN_16_4, 10)}
 BATCH = 16
+PAUSE_ROUNDS = 10
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -66,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.row:
         print(json.dumps(_measure(arguments)))
         return 0
-    names = [*arguments.rows, *(f"convolution_{precision}" for precision in PRECISIONS)]
+    ours = [precision for precision in PRECISIONS if f"ours_{precision}" in arguments.rows]
+    names = [*arguments.rows, *(f"convolution_{precision}" for precision in ours)]
     found: dict[str, list[dict]] = {name: [] for name in names}
     words = [f"--{key}={getattr(arguments, key)}" for key in ("dataset", "images", "epochs")]
     for repeat in range(arguments.repeats):
@@ -85,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def summary(medians: dict[str, dict], arguments: argparse.Namespace) -> dict:
     """The measurements and what follows from them, as `--json` prints it.
 
-    `of_roofline` is the steady training rate per CPU second over the convolution rate: of our fit,
-    for each precision. `ratio` and `ratio_competent` are wall seconds of the whole fit over those
-    of ours in the precision that pays here. What was not measured is null.
+    `of_roofline` is the steady training rate per CPU second over the convolution rate in pauses of
+    the same fit: of ours, for each precision. `ratio` and `ratio_competent` are wall seconds of
+    the whole fit over those of ours in the precision that pays here. What was not measured is null.
     """
     rows = {name: medians[name] for name in ROWS if name in medians}
     roofline = {
@@ -95,11 +99,11 @@ def summary(medians: dict[str, dict], arguments: argparse.Namespace) -> dict:
             "mflop_per_image": flop(convolutions) / 1e6,
             **{
                 precision: {
-                    "gflop_per_s": flop(convolutions) / 1e9 * rate,
+                    "gflop_per_s": rate and flop(convolutions) / 1e9 * rate,
                     "images_per_s": rate,
                 }
                 for precision in PRECISIONS
-                for rate in [medians[f"convolution_{precision}"][network]]
+                for rate in [medians.get(f"convolution_{precision}", {}).get(network)]
             },
         }
         for network, (convolutions, _) in NETWORKS.items()
@@ -109,9 +113,7 @@ def summary(medians: dict[str, dict], arguments: argparse.Namespace) -> dict:
         return rows[name]["fit_s"] if name in rows else None
 
     def of_roofline(precision: str) -> float | None:
-        ours = rows.get(f"ours_{precision}")
-        rate = roofline["small_conv"][precision]["images_per_s"]
-        return ours and ours["steady_images_per_cpu_s"] / rate
+        return rows.get(f"ours_{precision}", {}).get("of_roofline")
 
     ours_s = fit_s("ours_bfloat16" if _bfloat16_pays() else "ours_float32")
     plain_s, competent_s = fit_s("plain"), fit_s("competent")
@@ -145,26 +147,41 @@ def _measure(arguments: argparse.Namespace) -> dict[str, float | None]:
     kind, _, precision = arguments.row.partition("_")
     if kind == "convolution":
         return {
-            network: _convolution_rate(convolutions, precision=precision, rounds=rounds)
+            network: BATCH / statistics.median(_seconds(_calls(convolutions, precision), rounds))
             for network, (convolutions, rounds) in NETWORKS.items()
         }
     fit, tasks = _fit(arguments)
     train = sum(len(task.train) for task in tasks)
     predicted = train + sum(len(task.test) for task in tasks)
+    convolve = _calls(SMALL_CONV, precision) if kind == "ours" else []
+    convolved: list[float] = []  # seconds of each round, while training is steady
     marks = []
+    paused_s, paused_cpu_s = 0.0, 0.0
+
+    def now() -> tuple[float, float]:
+        return time.perf_counter() - paused_s, _cpu_s() - paused_cpu_s
 
     def mark(epochs_done: float) -> None:
-        if not marks or epochs_done > marks[-1][0]:  # a fit that predicts tells of its last epoch
-            marks.append((epochs_done, time.perf_counter(), _cpu_s()))
+        nonlocal paused_s, paused_cpu_s
+        if marks and epochs_done <= marks[-1][0]:  # a fit that predicts tells of its last epoch
+            return
+        marks.append((epochs_done, *now()))
+        if convolve and min(1, arguments.epochs - 1) <= epochs_done < arguments.epochs:
+            before, cpu_before = now()
+            convolved.extend(_seconds(convolve, PAUSE_ROUNDS))
+            after, cpu_after = now()
+            paused_s += after - before
+            paused_cpu_s += cpu_after - cpu_before
 
     mark(0)
     fit(mark)
-    ended, cpu_ended = time.perf_counter(), _cpu_s()
+    ended, cpu_ended = now()
     (_, started, cpu_started), last = marks[0], marks[-1]
     first = next(found for found in marks if found[0] >= 1 or found is last)
     if first is last:  # one epoch: all of it
         first = marks[0]
     trained = (last[0] - first[0]) * train
+    steady = trained / (last[2] - first[2])
     # The loader's rows do more after training than to predict.
     predicts = arguments.row not in ("plain", "loader")
     return {
@@ -172,8 +189,10 @@ def _measure(arguments: argparse.Namespace) -> dict[str, float | None]:
         "cpu_s": cpu_ended - cpu_started,
         "images_per_s": arguments.epochs * train / (ended - started),
         "steady_images_per_s": trained / (last[1] - first[1]),
-        "steady_images_per_cpu_s": trained / (last[2] - first[2]),
+        "steady_images_per_cpu_s": steady,
         "predictions_per_s": predicted / (ended - last[1]) if predicts else None,
+        # Means on both sides, as a disturbance lengthens either.
+        "of_roofline": steady * statistics.mean(convolved) / BATCH if convolved else None,
     }
 
 
@@ -240,9 +259,9 @@ def _fit(arguments: argparse.Namespace) -> tuple[Callable, list]:
     return lambda mark: baseline(tasks, recipe, seed=0, on_epoch=mark), tasks
 
 
-def _convolution_rate(convolutions: Sequence[Convolution], *, precision: str, rounds: int) -> float:
-    """Images per CPU second of nothing but a network's convolutions, forward and backward, in a
-    batch as a fit's: channels-last, one thread, memory kept. Median of so many rounds."""
+def _calls(convolutions: Sequence[Convolution], precision: str) -> list[Callable]:
+    """Nothing but a network's convolutions, forward and then backward, in a batch as a fit's:
+    channels-last, one thread, memory kept."""
     import torch
     from baselines import keep_freed_memory
 
@@ -266,14 +285,21 @@ def _convolution_rate(convolutions: Sequence[Convolution], *, precision: str, ro
                 torch.ops.aten.convolution_backward, gradient, images, weights, None, *how, wanted
             )
         )
+    return [*forward, *reversed(backward)]
+
+
+def _seconds(calls: Sequence[Callable], rounds: int) -> list[float]:
+    """CPU seconds of this thread for each of so many rounds of the calls, warm."""
+    import torch
+
     seconds = []
     with torch.inference_mode():
         for _ in range(rounds + 3):
             started = time.thread_time()
-            for call in [*forward, *reversed(backward)]:
+            for call in calls:
                 call()
             seconds.append(time.thread_time() - started)
-    return BATCH / statistics.median(seconds[3:])
+    return seconds[3:]
 
 
 def _cpu_s() -> float:
@@ -320,6 +346,8 @@ def _show(result: dict) -> None:
         rooflines.add_column(title, justify="left" if title == "network" else "right")
     for network, found in result["roofline"].items():
         for precision, share in result["of_roofline"].items():
+            if not found[precision]["images_per_s"]:
+                continue
             rooflines.add_row(
                 *(network, f"{found['mflop_per_image']:,.1f}", precision),
                 *(_text(found[precision][key]) for key in ("gflop_per_s", "images_per_s")),

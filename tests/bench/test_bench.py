@@ -52,10 +52,14 @@ def test_fit(dataset):
     assert found["images"] == 40
     assert found["of_roofline"]["float32"] > 0
     assert found["of_roofline"]["bfloat16"] is found["ratio_competent"] is None
+    assert found["of_roofline"]["float32"] == found["rows"]["ours_float32"]["of_roofline"]
+    assert found["roofline"]["small_conv"]["float32"]["images_per_s"] > 0
+    assert found["roofline"]["small_conv"]["bfloat16"]["images_per_s"] is None
     assert list(found["rows"]) == rows
     for row in found["rows"].values():
         assert row["steady_images_per_cpu_s"] > 0
     assert found["rows"]["plain"]["predictions_per_s"] is None
+    assert found["rows"]["fused"]["of_roofline"] is None
     # As the issue counts them: forward and backward, images of 32 x 32 pixels.
     mflop = {name: found["roofline"][name]["mflop_per_image"] for name in found["roofline"]}
     assert mflop == pytest.approx({"small_conv": 71.7, "wide_resnet_16_4": 2355}, rel=1e-3)

@@ -238,7 +238,7 @@ def test_a_fit_that_predicts_tells_that_it_lives(monkeypatch):
         return normal(*arguments, **keywords)
 
     monkeypatch.setattr(fit_module.functional, "softmax", slow)
-    task = toy_task(train=12, test=600)
+    task = toy_task(train=12, test=300)
     member = fit(spec=spec_of([task], batch=12, epochs=2), tasks=[task], on_progress=told.append)
     # One for each epoch, then one for each batch of predictions: 1 of training images, 3 of test.
     assert [progress.epochs_done for progress in told] == [1, 2, 2, 2, 2, 2]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-FIT_VERSION = 1
+FIT_VERSION = 2
 """Raised whenever our code changes the bits of a fit: members of other versions are not used."""
 
 Precision = Literal["float32", "bfloat16"]
