@@ -105,7 +105,7 @@ def check_all(files, numbers):
 @pytest.mark.usefixtures("hasty")
 def test_a_server_that_stops_in_the_middle_of_writes_loses_none(s3_server, s3_address):
     files = open_files(parse_address(s3_address), patience_s=60)
-    numbers = range(200)
+    numbers = range(150)
     writer = threading.Thread(target=write_all, args=(files, numbers))
     writer.start()
     time.sleep(0.3)
