@@ -88,7 +88,7 @@ def test_a_run_in_one_process_stops_and_goes_on(tmp_path, number):
 
 def test_the_farewell_is_a_command_that_goes_on(tmp_path):
     words = ["train", "configs/quickstart.yaml", "--workers=0", f"--store={tmp_path}/a b"]
-    terminal = Terminal(*words, "--set=benchmark.tasks=[[0, 1]]", "--set=recipe.epochs=40")
+    terminal = Terminal(*words, "--set=benchmark.tasks=[[0, 1]]", "--set=recipe.epochs=12")
     terminal.wait_for(FITTING, seconds=60)
     _, last = stop(terminal, signal.SIGINT)
     again = last.partition("to go on: python ")[2]

@@ -83,7 +83,7 @@ def grow_here(
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(
-                f"store {store.address}: {wanted.name} was written and cannot be read again; "
+                f"store {store.shown}: {wanted.name} was written and cannot be read again; "
                 "check the disk, or give another --store"
             )
     show()

@@ -126,7 +126,12 @@ class Arena:
         while True:
             actors = list_actors(address=self.address)
             groups = list_placement_groups(address=self.address)
-            left = [f"actor {a.class_name}" for a in actors if a.state != "DEAD"]
+            left = [
+                f"actor {actor.class_name}"
+                for actor in actors
+                # Ray Train's own, one for all jobs of a cluster.
+                if actor.state != "DEAD" and actor.class_name != "_AutoscalingCoordinatorActor"
+            ]
             left += [f"reservation {g.state}" for g in groups if g.state != "REMOVED"]
             if not left or time.monotonic() > deadline:
                 return left

@@ -13,7 +13,7 @@ from zoo_ray.store.upkeep import collect, verify
 
 SPECS = [toy_spec(seed=seed) for seed in range(3)]
 DIGESTS = [spec.digest for spec in SPECS]
-LATER = datetime.now(UTC) + timedelta(days=1, minutes=5)
+LATER = datetime.now(UTC) + timedelta(days=1, hours=2)
 """When all that the tests write is more than a day old."""
 
 

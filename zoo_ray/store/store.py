@@ -314,10 +314,6 @@ class Store:
         for file, columns in ((EPISODES, episodes), (RESULTS, results)):
             self._lengthen_table(f"runs/{check_name(name)}/{file}", columns)
 
-    def write_table(self, name: str, file: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Write a table of a run as Parquet, a column per key."""
-        self.files.replace(f"runs/{check_name(name)}/{file}", table_to_bytes(columns))
-
     def _lengthen_table(self, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
         table = table_to_bytes(columns)
         reach = max(columns["episode"], default=0)
