@@ -26,7 +26,8 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def quickstart(store, **keys):
-    overrides = [f"{key}={value}" for key, value in keys.items()]
+    """The quickstart, of one epoch unless said otherwise."""
+    overrides = [f"{key}={value}" for key, value in ({"recipe.epochs": 1} | keys).items()]
     return read_config(QUICKSTART, overrides=[f"store={store}", *overrides])
 
 
@@ -80,7 +81,12 @@ def kill(victim):
 
 
 # Long enough to be killed in the middle, and with checkpoints to go on from.
-LONG = {"workers.count": 2, "recipe.epochs": 12, "workers.checkpoint_s": 0.3}
+LONG = {
+    "benchmark.tasks": [[0, 1], [2, 3], [4, 5]],
+    "recipe.epochs": 10,
+    "workers.count": 2,
+    "workers.checkpoint_s": 0.3,
+}
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +112,7 @@ def test_a_killed_worker_is_replaced_and_its_fit_goes_on_elsewhere(long_oracle, 
     result = grow(quickstart(tmp_path, **LONG), name="quickstart", on_progress=look)
     assert killed.is_set()
     assert result.growth.digest() == long_oracle.growth.digest()
-    assert (result.fitted, result.read) == (5, 0)
+    assert (result.fitted, result.read) == (3, 0)
     assert before[1] in after  # the other one was left alone
     assert list(tmp_path.glob("progress/*/*")) == []
 
@@ -125,11 +131,12 @@ def test_a_killed_driver_is_told_again_and_no_fit_is_lost(long_oracle, tmp_path)
     result = grow(quickstart(tmp_path, **LONG), name="quickstart", on_progress=look)
     assert killed.is_set()
     assert result.growth.digest() == long_oracle.growth.digest()
-    assert (result.fitted, result.read) == (5, 0)
+    assert (result.fitted, result.read) == (3, 0)
     assert len(workers) == 2
     assert {pointer["first_step"] for pointer in pointers(tmp_path)} == {0}
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_loses_its_fit_to_another(long_oracle, tmp_path):
     def stop_one():
         os.kill(pids_of(WORKER)[0], signal.SIGSTOP)
@@ -176,6 +183,7 @@ def test_a_spec_that_kills_worker_after_worker_ends_the_run(tmp_path):
     assert "worker's stderr" in log.read_text()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--json"]
     command += ["--address", ray.get_runtime_context().gcs_address, "--store", str(tmp_path)]
@@ -197,7 +205,7 @@ def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tm
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["digest"] == long_oracle.growth.digest()
-    assert (found["read"], found["fitted"]) == (len(published), 5 - len(published))
+    assert (found["read"], found["fitted"]) == (len(published), 3 - len(published))
 
 
 def test_a_failed_fit_ends_the_run_with_one_line(tmp_path):
@@ -220,7 +228,7 @@ def test_more_than_the_cluster_can_have_is_refused_and_nothing_is_written(tmp_pa
 def test_a_local_ray_is_started_wherever_others_run(oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--workers=1", "--json"]
     done = subprocess.run(
-        [*command, "--store", str(tmp_path)],
+        [*command, "--store", str(tmp_path), "--set=recipe.epochs=1"],
         cwd=QUICKSTART.parents[1],
         env=os.environ | {"RAY_ADDRESS": "127.0.0.1:1"},
         capture_output=True,
