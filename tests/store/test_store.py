@@ -12,6 +12,7 @@ from toys import toy_member, toy_record, toy_spec
 
 from zoo_ray.errors import UserError
 from zoo_ray.store import CorruptMember, Store, check_name
+from zoo_ray.store.payloads import sealed, to_json
 from zoo_ray.task import PARTS
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +45,8 @@ def edit(store, change):
     """Rewrite the member's pointer as a function of what it holds."""
     document = json.loads(store.files.read(POINTER))
     change(document)
-    store.files.replace(POINTER, json.dumps(document).encode())
+    del document["checksum"]
+    store.files.replace(POINTER, to_json(sealed(document)))
 
 
 # ---- members
@@ -240,6 +242,17 @@ def test_a_pointer_that_is_none_is_named(published, content):
             read(SPEC.digest)
         assert f"{published.shown}/{POINTER}" in str(caught.value)
         assert caught.value.pointer == content
+
+
+@pytest.mark.parametrize("key", ["spec", "epoch_losses", "fit_s", "hardware", "call", "checksum"])
+def test_a_pointer_that_was_changed_is_named(published, key):
+    pointer = json.loads(published.files.read(POINTER))
+    published.files.replace(POINTER, json.dumps(pointer | {key: pointer["call"]}).encode())
+    if key == "call":
+        published.files.replace(POINTER, json.dumps(pointer | {key: "another"}).encode())
+    with pytest.raises(CorruptMember, match="wrong checksum") as caught:
+        read_both(published)
+    assert POINTER in str(caught.value)
 
 
 def test_a_pointer_with_another_members_spec_is_named(published):

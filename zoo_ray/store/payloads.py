@@ -33,6 +33,21 @@ def to_json(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, allow_nan=False) + "\n").encode()
 
 
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the checksum of all else that it holds."""
+    return {**record, "checksum": _checksum(record)}
+
+
+def seal_holds(record: Mapping[str, Any]) -> bool:
+    """Whether a sealed record is what it was, as far as it was read from JSON."""
+    rest = {key: value for key, value in record.items() if key != "checksum"}
+    return bool(record.get("checksum") == _checksum(rest))
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def table_to_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """A Parquet file with a column per key."""
     sink = io.BytesIO()

@@ -29,6 +29,8 @@ from zoo_ray.store.payloads import (
     parse_checkpoint_name,
     predictions_from_bytes,
     predictions_to_bytes,
+    seal_holds,
+    sealed,
     table_from_bytes,
     table_to_bytes,
     to_json,
@@ -139,7 +141,7 @@ class Store:
             "hardware": member.hardware,
             "call": call,
         }
-        self.files.create(_pointer_path(spec.digest), to_json(pointer))
+        self.files.create(_pointer_path(spec.digest), to_json(sealed(pointer)))
         self.drop_checkpoints(spec.digest)
 
     def read_predictions(self, digest: str) -> StoredPredictions | None:
@@ -423,6 +425,8 @@ class Store:
                     f"{pointer_path}: format_version {version}, where this zoo_ray "
                     f"reads {FORMAT_VERSION}; use another --store"
                 )
+            if not seal_holds(pointer):
+                raise CorruptMember(f"{pointer_path}: wrong checksum", pointer=document)
             spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
         except (ValueError, KeyError, TypeError, RecursionError):
             message = f"{pointer_path}: not a member's pointer"
