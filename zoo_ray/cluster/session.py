@@ -143,7 +143,8 @@ def grow_on_ray(
             # The workers' calls for another lease are answered now: they end at once.
             group.join()
         finally:
-            ray.kill(driver)
+            with contextlib.suppress(Exception):  # of a cluster that is gone
+                ray.kill(driver)
     if problem:
         raise UserError(problem)
     return first_fit

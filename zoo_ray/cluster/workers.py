@@ -7,7 +7,7 @@ import uuid
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.config import FailureConfig
@@ -179,12 +179,15 @@ def _answer(reference: Any) -> bool:
 
 
 def _ask(method: Any, *arguments: Any) -> Any:
-    """Call the driver and wait for its answer; a driver that restarts is asked again."""
+    """Call the driver and wait for its answer; a driver that restarts is asked again, and one that
+    was ended answers None: all is over."""
     # Counted from its first absence: an answer may be hours in coming.
     away_since: float | None = None
     while True:
         try:
             return ray.get(method.remote(*arguments))
+        except ActorDiedError:
+            return None
         except ActorUnavailableError:
             away_since = away_since or time.monotonic()
             if time.monotonic() - away_since > DRIVER_AWAY_S:
