@@ -4,7 +4,7 @@ import pytest
 
 from zoo_ray.config import WorkersConfig
 from zoo_ray.errors import UserError
-from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.offer import Offer, WorkerPlan, plan_workers, split_over_nodes, this_machine
 
 
 def offer(cpus, gpus=0, *, nodes=None, launchable_gpus=0):
@@ -93,3 +93,17 @@ def test_this_machine_counts_the_gpus_that_are_visible(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert this_machine().gpus == 0
     assert this_machine().cpus >= 1
+
+
+@pytest.mark.parametrize(
+    ("count", "nodes", "sizes"),
+    [
+        (2, [(2, 0)], [2]),
+        (5, [(1, 0), (4, 0), (2, 0)], [4, 1]),
+        (7, [(1, 0), (4, 0), (2, 0)], [4, 2, 1]),
+        (9, [(1, 0), (4, 0)], [4, 1, 4]),  # four on nodes that are still to come
+        (3, [(0, 0)], [3]),
+    ],
+)
+def test_the_workers_of_a_node_are_a_group(count, nodes, sizes):
+    assert split_over_nodes(WorkerPlan(count=count, cpus=1, gpus=0), nodes=nodes) == sizes

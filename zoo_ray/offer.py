@@ -1,6 +1,7 @@
 """How many workers, and what each holds: a pure function of what is asked for and what is free."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,23 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
             f"{room} such workers; ask for less, or for auto"
         )
     return WorkerPlan(count=count, cpus=cpus, gpus=gpus)
+
+
+def split_over_nodes(workers: WorkerPlan, *, nodes: Sequence[tuple[float, float]]) -> list[int]:
+    """How many workers each group has, the largest first: a node's workers are a group.
+
+    Those for whom no node is there yet are one group: nobody knows the nodes to come.
+
+    Args:
+        workers: who is to be split.
+        nodes: CPUs and GPUs of each.
+    """
+    rooms = (_room(node, cpus=workers.cpus, gpus=workers.gpus) for node in nodes)
+    sizes, left = [], workers.count
+    for room in sorted(rooms, reverse=True):
+        sizes.append(min(room, left))
+        left -= sizes[-1]
+    return [size for size in [*sizes, left] if size]
 
 
 def _room(node: tuple[float, float], *, cpus: float, gpus: float) -> int:

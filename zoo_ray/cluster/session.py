@@ -19,14 +19,16 @@ from zoo_ray.cluster.driver import Driver
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Recipe
-from zoo_ray.offer import Offer, WorkerPlan, usable_cpus
+from zoo_ray.offer import Offer, WorkerPlan, split_over_nodes, usable_cpus
 from zoo_ray.progress import Progress
 from zoo_ray.task import Task
 from zoo_ray.zoo.schedule import Rules
 
 NAMESPACE = "zoo_ray"
+log = logging.getLogger("zoo_ray")
+
 _POLL_S = 0.5
-_GROUP_END_S = 30.0
+_GROUPS_END_S = 30.0
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
 _GO_ON = "the same command goes on where it ended"
@@ -137,11 +139,11 @@ def grow_on_ray(
             fit_timeout_s=fit_timeout_s,
         )
         driver = _start_driver(job)
-        group = _Group(job, driver)
+        groups = _Groups(job, driver)
         try:
-            problem, first_fit = _watch(driver, group, job, on_progress)
+            problem, first_fit = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
-            group.join()
+            groups.join()
         finally:
             with contextlib.suppress(Exception):  # of a cluster that is gone
                 ray.kill(driver)
@@ -223,37 +225,53 @@ def _start_driver(job: Job) -> Any:
             time.sleep(_POLL_S)
 
 
-class _Group:
-    """The worker group, run from a thread of this process.
+class _Groups:
+    """The worker groups, one for each node, run from threads of this process.
 
-    The thread is a daemon's: a group whose node is gone may never end.
+    A group ends with its node, and the others go on: were all workers one group, Ray 2.60 would try
+    to find the lost ones a place without ever pausing, which takes all of a processor. The threads
+    are daemons: a group whose node is gone may never end.
     """
 
     def __init__(self, job: Job, driver: Any) -> None:
+        sizes = split_over_nodes(job.workers, nodes=cluster_offer().nodes)
+        self._running = len(sizes)
         self._problem: str | None = None
-        self._thread = threading.Thread(target=self._run, args=(job, driver), daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(
+                target=self._run,
+                kwargs={"job": job, "driver": driver, "first_rank": sum(sizes[:i]), "size": size},
+                daemon=True,
+            )
+            for i, size in enumerate(sizes)
+        ]
+        for thread in self._threads:
+            thread.start()
 
-    def _run(self, job: Job, driver: Any) -> None:
+    def _run(self, **group: Any) -> None:
         from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
 
         try:
-            run_group(job, driver)
-        except Exception as error:  # whatever it is, nobody fits any more
+            run_group(**group)
+        except Exception as error:  # whatever it is, these workers fit no more
             self._problem = f"the workers ended: {type(error).__name__}: {error}; {_GO_ON}"
+            log.info("%s", self._problem)
+        self._running -= 1
 
     @property
     def problem(self) -> str | None:
-        """A line that says why the group ended early, if it did."""
-        return self._problem
+        """A line that says why all groups have ended, if that was early."""
+        return None if self._running else self._problem
 
     def join(self) -> None:
         """Wait for the workers to end, for a while."""
-        self._thread.join(timeout=_GROUP_END_S)
+        deadline = time.monotonic() + _GROUPS_END_S
+        for thread in self._threads:
+            thread.join(timeout=max(deadline - time.monotonic(), 0))
 
 
 def _watch(
-    driver: Any, group: _Group, job: Job, on_progress: Callable[[Progress], None]
+    driver: Any, groups: _Groups, job: Job, on_progress: Callable[[Progress], None]
 ) -> tuple[str | None, float | None]:
     """Wait for the driver's end; a driver that restarts is told its job again.
 
@@ -276,8 +294,8 @@ def _watch(
             end = driver.run.remote(job)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
-                if group.problem:
-                    return group.problem, first_fit
+                if groups.problem:
+                    return groups.problem, first_fit
             problem: str | None = ray.get(end)
             look()
             return problem, first_fit

@@ -42,8 +42,8 @@ class _IndependentWorkers(BackendConfig):
         return _Independent
 
 
-def run_group(job: Job, driver: Any) -> None:
-    """Run a worker group until every worker was told that all is over.
+def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
+    """Run a group of workers until every one of them was told that all is over.
 
     The group ends with the process that called this. That is the entrypoint rather than the
     driver, so that a driver that dies takes no worker with it.
@@ -51,6 +51,8 @@ def run_group(job: Job, driver: Any) -> None:
     Args:
         job: the driver's job.
         driver: handle of the driver.
+        first_rank: of the group's workers among all of the run.
+        size: how many workers the group has.
 
     Raises:
         Exception: the group ended early, or could not start.
@@ -58,7 +60,7 @@ def run_group(job: Job, driver: Any) -> None:
     restarts = 0
     while True:
         try:
-            return _run_group(job, driver)
+            return _run_group(job, driver, first_rank=first_rank, size=size)
         except (RayActorError, ControllerError) as error:
             # Train's controller has died; or a worker died while it was replacing another, where
             # it gives up.
@@ -68,7 +70,7 @@ def run_group(job: Job, driver: Any) -> None:
                 raise
 
 
-def _run_group(job: Job, driver: Any) -> None:
+def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
     resources = {"CPU": job.workers.cpus}
     if job.workers.gpus:
         resources["GPU"] = job.workers.gpus
@@ -82,12 +84,13 @@ def _run_group(job: Job, driver: Any) -> None:
                 "store": job.store,
                 "call": job.call,
                 "device": job.workers.device,
+                "first_rank": first_rank,
                 "checkpoint_s": job.checkpoint_s,
                 "images": [job.images],
             },
             backend_config=_IndependentWorkers(),
             scaling_config=ScalingConfig(
-                num_workers=job.workers.count,
+                num_workers=size,
                 use_gpu=job.workers.gpus > 0,
                 resources_per_worker=resources,
             ),
@@ -112,7 +115,7 @@ def pull(config: dict[str, Any]) -> None:
 
     Args:
         config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `device` (of
-            torch) and `images` (references to the tasks, nested).
+            torch), `first_rank` (see `run_group`) and `images` (references to the tasks, nested).
     """
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
@@ -120,7 +123,7 @@ def pull(config: dict[str, Any]) -> None:
 
     driver, store = config["driver"], Store(config["store"])
     (references,) = config["images"]
-    worker = _this_worker(config["device"])
+    worker = _this_worker(config["device"], first_rank=config["first_rank"])
     tasks: dict[int, Task] = {}
 
     while (wanted := _ask(driver.lease, worker)) is not None:
@@ -157,12 +160,12 @@ def pull(config: dict[str, Any]) -> None:
             _ask(driver.published, digest)
 
 
-def _this_worker(device: str) -> Worker:
+def _this_worker(device: str, *, first_rank: int) -> Worker:
     context = ray.get_runtime_context()
     unique, node = uuid.uuid4().hex, context.get_node_id()
     computes_on = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else unique
     return Worker(
-        rank=ray.train.get_context().get_world_rank(),
+        rank=first_rank + ray.train.get_context().get_world_rank(),
         id=unique,
         node=node,
         place=f"{node} {computes_on}",
