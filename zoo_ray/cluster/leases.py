@@ -14,7 +14,8 @@ class Worker:
     """A worker's process, as it names itself.
 
     Attributes:
-        rank: its place among a run's workers; a process that dies is followed by another of the same rank.
+        rank: its place among a run's workers; a process that dies is followed by another of the
+            same rank.
         id: unique to the process.
         node: the node it runs on.
         place: what it computes on (a GPU, a CPU), unique in the cluster: workers that share a GPU
