@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from zoo_ray.config import RunConfig, read_config
-from zoo_ray.errors import UserError
+from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.stops import clean_stops
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
-    again = shlex.join(sys.argv[1:] if argv is None else argv)
+    again = without_credentials(shlex.join(sys.argv[1:] if argv is None else argv))
     try:
         with clean_stops(farewell=f"stopped; to go on: python {sys.argv[0]} {again}"):
             result: int = arguments.command(arguments, people)
@@ -101,6 +101,7 @@ def verify(arguments: argparse.Namespace, people: Console) -> int:
         bar = progress.add_task("reading")
         findings = verify(
             store,
+            repair=arguments.repair,
             on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     _show(arguments, people, escape(findings_text(findings)))
@@ -222,6 +223,9 @@ def _parser() -> argparse.ArgumentParser:
     checker.set_defaults(command=check)
     verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
     verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")
+    verifier.add_argument(
+        "--repair", action="store_true", help="make corrupt members missing: they are fitted again"
+    )
     verifier.set_defaults(command=verify)
     lister = commands.add_parser("runs", parents=[output], help="list the runs of a store")
     lister.add_argument("store", metavar="STORE", nargs="?", default=DEFAULT_STORE)

@@ -35,6 +35,9 @@ class Shelf:
     def read_checkpoint(self, digest):
         return self.kept.get(digest)
 
+    def drop_checkpoints(self, digest):
+        self.kept.pop(digest, None)
+
 
 class Full(Shelf):
     def write_checkpoint(self, *_):
@@ -120,6 +123,18 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_done_without(undisturbed, c
     assert shelf.saved == list(range(1, STEPS + 1))
     (message,) = caplog.messages
     assert SPEC.digest[:12] in message
+
+
+def test_a_checkpoint_of_other_hardware_is_named_and_done_without(undisturbed, caplog):
+    shelf = Shelf()
+    fit_here(shelf)
+    elsewhere = replace(shelf.kept[SPEC.digest], hardware={"device": "another"}, step=STEPS)
+    shelf.kept[SPEC.digest], shelf.saved = elsewhere, []
+    with caplog.at_level(logging.WARNING, "zoo_ray"):
+        member = fit_here(shelf)
+    assert weights(member) == weights(undisturbed)
+    assert member.first_step == 0
+    assert "another" in caplog.text
 
 
 def test_a_checkpoint_that_cannot_be_saved_is_named_and_done_without(undisturbed, caplog):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from toys import deliver_toy, replayed, toy_growth, toy_member, toy_predictions, toy_rules
 
-from zoo_ray.replay import deliver, read_stored
+from zoo_ray.replay import Tally, deliver_stored
 from zoo_ray.zoo.growth import Growth
 
 RULES = toy_rules(5, tasks_per_member=2, members_per_episode=2)
@@ -17,6 +17,10 @@ def publish(store, growth: Growth, wanted) -> None:
     store.publish_member(wanted.spec, member, call="test")
 
 
+def deliver(growth: Growth, store, digest: str) -> bool:
+    return deliver_stored(growth, store, digest, tally=Tally(call="another"))
+
+
 @pytest.fixture
 def full_store(store):
     """A store that holds every member of the zoo, and the zoo."""
@@ -24,7 +28,7 @@ def full_store(store):
     while not growth.finished:
         wanted = growth.wanted()[0]
         publish(store, growth, wanted)
-        assert deliver(growth, store, wanted.spec.digest, read_stored(store, wanted.spec.digest))
+        assert deliver(growth, store, wanted.spec.digest)
     return store, growth
 
 
@@ -96,16 +100,15 @@ def test_a_member_of_other_shapes_is_named_in_the_log_and_missing(store, caplog)
 
 def test_nothing_delivers_nothing(store):
     growth = toy_growth(RULES)
-    assert not deliver(growth, store, growth.wanted()[0].spec.digest, None)
+    assert not deliver(growth, store, growth.wanted()[0].spec.digest)
 
 
 def test_what_is_not_wanted_any_more_is_not_dropped(full_store):
     store, grown = full_store
     digest = grown.members()[0].digest
-    stored = read_stored(store, digest)
-    assert deliver(grown, store, digest, stored)
+    assert deliver(grown, store, digest)
     assert store.has_member(digest)
     growth = toy_growth(RULES)
     deliver_toy(growth, digest)
-    assert deliver(growth, store, digest, stored)
+    assert deliver(growth, store, digest)
     assert len(growth.wanted()) == 3

@@ -6,21 +6,27 @@ from collections.abc import Sequence
 
 from zoo_ray.store import Store
 
-# Members younger than a day are never collected: a run need not say it more often.
-_EVERY_S = 600.0
+# Each claim names all members: those of a large zoo are not written with every episode.
+_MANY = 1000
+_MANY_EVERY_S = 60.0
 
 
 class Claims:
-    """Names a run's members in its folder from time to time, while none of its tables does."""
+    """Names a run's members in its folder as they become certain, while none of its tables does.
+
+    A run that was killed has said what it needs, too.
+    """
 
     def __init__(self, store: Store, *, run: str) -> None:
         self._store = store
         self._run = run
+        self._made = 0
         self._made_at = -math.inf
 
-    def are_due(self) -> bool:
-        """Whether they have not been made for a while."""
-        return time.monotonic() - self._made_at > _EVERY_S
+    def are_due(self, digests: Sequence[str]) -> bool:
+        """Whether there are members to be claimed that were not when it was done last."""
+        just_made = time.monotonic() - self._made_at < _MANY_EVERY_S
+        return len(digests) > self._made and not (len(digests) > _MANY and just_made)
 
     def make(self, digests: Sequence[str]) -> None:
         """Claim members, by digest.
@@ -28,5 +34,5 @@ class Claims:
         Raises:
             UserError: the store cannot be written.
         """
-        self._made_at = time.monotonic()
+        self._made, self._made_at = len(digests), time.monotonic()
         self._store.write_wanted(self._run, digests)

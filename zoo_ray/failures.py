@@ -3,7 +3,7 @@
 import traceback
 from typing import NamedTuple
 
-from zoo_ray.errors import UserError
+from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.members.member import FitFailed, OutOfMemory
 from zoo_ray.store import Store
 from zoo_ray.zoo.growth import Wanted
@@ -54,6 +54,6 @@ def record_failure(store: Store, *, run: str, wanted: Wanted, failed: FailedFit)
     text = f"{line}\nspec {wanted.spec.to_dict()}\n\n{failed.log}"
     file = f"failures/member-{wanted.slot.episode}-{wanted.slot.index + 1}.log"
     try:
-        return f"{line}; see {store.write_file(run, file, text.encode())}"
+        return f"{line}; see {store.write_file(run, file, without_credentials(text).encode())}"
     except UserError:  # the store is away: why the fit failed matters more
         return line

@@ -65,4 +65,5 @@ def fit_from_store(
             return fit_on(resume=checkpoint)
         except Misfit as error:
             log.warning("%s is not used: %s", name, error)
+            store.drop_checkpoints(spec.digest)  # or it would hide new ones of fewer steps
     return fit_on()

@@ -47,39 +47,54 @@ def not_shared(store: Store) -> str:
     )
 
 
-def read_stored(store: Store, digest: str) -> StoredPredictions | None:
-    """A finished member's predictions; a corrupt member is named in the log and treated as missing.
+def fold(growth: Growth, digest: str, stored: StoredPredictions) -> None:
+    """Fold a stored member into a zoo.
+
+    Raises:
+        ValueError: it does not fit its tasks.
+    """
+    growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
+
+
+def misfit(
+    store: Store, digest: str, stored: StoredPredictions, error: ValueError
+) -> CorruptMember:
+    """What a member is that does not fit its tasks."""
+    message = f"{store.shown}/members/{digest}: {error}"
+    return CorruptMember(message, pointer=stored.pointer)
+
+
+def drop(store: Store, digest: str, corrupt: CorruptMember) -> None:
+    """Name a corrupt member in the log, and make it missing.
+
+    Raises:
+        UserError: the store cannot be written.
+    """
+    log.warning("store: %s; the member is treated as missing", corrupt)
+    store.drop_member(digest, seen=corrupt.pointer)
+
+
+def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -> bool:
+    """Read a member, fold it in and count it; returns whether it was there.
+
+    A corrupt member is named in the log and treated as missing.
 
     Raises:
         UserError: the store cannot be read.
     """
     try:
-        return store.read_predictions(digest)
+        stored = store.read_predictions(digest)
+        if stored is None:
+            return False
+        try:
+            fold(growth, digest, stored)
+        except ValueError as error:
+            raise misfit(store, digest, stored, error) from None
     except CorruptMember as error:
-        _drop(store, digest, error, seen=error.pointer)
-        return None
-
-
-def deliver(growth: Growth, store: Store, digest: str, stored: StoredPredictions | None) -> bool:
-    """Fold a stored member into a zoo; returns whether it was there and fits its tasks."""
-    if stored is None:
+        drop(store, digest, error)
         return False
-    try:
-        growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
-    except ValueError as error:
-        problem = f"{store.shown}/members/{digest}: {error}"
-        _drop(store, digest, problem, seen=stored.pointer)
-        return False
+    tally.count(stored)
     return True
-
-
-def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -> bool:
-    """Read a member, fold it in and count it; returns whether it was there."""
-    stored = read_stored(store, digest)
-    found = deliver(growth, store, digest, stored)
-    if stored is not None and found:
-        tally.count(stored)
-    return found
 
 
 def replay(growth: Growth, store: Store, *, tally: Tally) -> None:
@@ -87,8 +102,3 @@ def replay(growth: Growth, store: Store, *, tally: Tally) -> None:
     missing: set[str] = set()
     while new := [w.spec.digest for w in growth.wanted() if w.spec.digest not in missing]:
         missing.update(d for d in new if not deliver_stored(growth, store, d, tally=tally))
-
-
-def _drop(store: Store, digest: str, problem: object, *, seen: bytes) -> None:
-    log.warning("store: %s; the member is treated as missing", problem)
-    store.drop_member(digest, seen=seen)

@@ -22,6 +22,8 @@ from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
 
+_FIGURE = "report/accuracy.png"
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -239,7 +241,7 @@ def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str
         # Another command may have begun a run of this name since we looked.
         _refuse_other_configuration(plan, store.create_run(name, now), name=name)
     elif len(record.tasks) < len(now.tasks):
-        store.lengthen_run(name, now)
+        _refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
 
 
 def _recorded_precision(record: RunRecord | None) -> Precision | None:
@@ -298,11 +300,14 @@ def _write_results(growth: Growth, store: Store, *, name: str) -> str:
             "test_accuracy": [episodes[e].test_accuracy[task] for e, task in seen],
         },
     )
+    record = store.read_run(name)
+    if record is not None and len(record.tasks) > len(growth.tasks):
+        return f"{store.shown}/runs/{name}/{_FIGURE}"  # another command grows this run on
     store.clear_wanted(name)
     png = accuracy_figure(
         accuracy=growth.accuracy(), tasks=[task.name for task in growth.tasks], title=name
     )
-    return store.write_file(name, "report/accuracy.png", png)
+    return store.write_file(name, _FIGURE, png)
 
 
 def _or_none(value: float) -> float | None:

@@ -57,8 +57,8 @@ def grow_here(
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
             continue
-        if claims.are_due():
-            claims.make(growth.digests())
+        if claims.are_due(digests := growth.digests()):
+            claims.make(digests)
         first_fit = first_fit or time.time()
 
         def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:

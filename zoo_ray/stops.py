@@ -40,9 +40,11 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
     def end_in_time() -> None:
         # The main thread may wait in C, for a store or a cluster that does not answer, where even
         # the handler must wait. What is written into the pipe comes at once.
-        number = os.read(watched, 1)
+        # Other signals that have handlers are told, too; nothing: the context has ended.
+        while (number := os.read(watched, 1)) and number[0] not in _SIGNALS:
+            pass
         os.close(watched)
-        if number:  # else the context has ended
+        if number:
             time.sleep(_END_WITHIN_S)
             _end(number[0], farewell)
 

@@ -47,9 +47,11 @@ class Round:
     """What a run went through.
 
     Attributes:
-        fault: what was killed; None: nothing.
+        fault: what was to be killed; None: nothing.
         after_s: when, in seconds after the first lease.
+        struck: whether it was: it may have been gone, or the run over.
         wall_s: from the first lease to the end, whatever came in between.
+        published_s: from the first lease to the last publication.
         commands: how often the command was given.
         digest: of the zoo.
         finished_at_fault: members that were finished then.
@@ -61,7 +63,9 @@ class Round:
 
     fault: str | None
     after_s: float | None = None
+    struck: bool = False
     wall_s: float = 0.0
+    published_s: float = 0.0
     commands: int = 0
     digest: str = ""
     finished_at_fault: int = 0
@@ -155,7 +159,6 @@ def grow(
         command += ["--address", arena.address, "--store", str(store)]
         command += [f"--set=recipe.epochs={epochs}"]
         command += [f"--set={key}={json.dumps(value)}" for key, value in KEYS.items()]
-        struck = fault is None
         while True:
             found.commands += 1
             with (Path(folder) / "stderr").open("w+") as errors:
@@ -165,9 +168,10 @@ def grow(
                 while entrypoint.poll() is None:
                     time.sleep(POLL_S)
                     seen.look()
-                    if not struck and seen.first_lease and time.time() - seen.first_lease > after_s:
+                    is_due = seen.first_lease and time.time() - seen.first_lease > (after_s or 0)
+                    if fault and not found.struck and is_due:
                         found.finished_at_fault = len(seen.finished)
-                        struck = arena.strike(fault, entrypoint=entrypoint)
+                        found.struck = arena.strike(fault, entrypoint=entrypoint)
                 output = entrypoint.communicate()[0]
                 errors.seek(0)
                 problem = errors.read()
@@ -177,6 +181,7 @@ def grow(
                 raise SystemExit(f"{fault or 'undisturbed'}: {problem}")
         found.digest = json.loads(output.splitlines()[-1])["digest"]
         found.wall_s = time.time() - seen.first_lease
+        found.published_s = max(seen.finished.values()) - seen.first_lease
         found.refitted = len(seen.refitted)
         pointers = [json.loads(path.read_text()) for path in store.glob("members/*/member.json")]
         found.resumed = sum(pointer["first_step"] > 0 for pointer in pointers)
@@ -226,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(undisturbed)
         rounds = []
         for fault in faults:
-            after_s = random.uniform(0, undisturbed.wall_s)
+            after_s = random.uniform(0, undisturbed.published_s)
             rounds.append(grow(arena, epochs=epochs, fault=fault, after_s=after_s))
             _tell(rounds[-1])
     result = summary(undisturbed, rounds)
@@ -241,7 +246,11 @@ def summary(undisturbed: Round, rounds: Sequence[Round]) -> dict:
         for found in rounds
     ]
     lost_s = {
-        fault: [found.wall_s - undisturbed.wall_s for found in rounds if found.fault == fault]
+        fault: [
+            found.wall_s - undisturbed.wall_s
+            for found in rounds
+            if found.fault == fault and found.struck
+        ]
         for fault in FAULTS
     }
     return {

@@ -109,7 +109,8 @@ def test_a_fit_resumed_before_its_first_step_is_a_fit():
         f"momentum.{name}": np.zeros(tuple(weight.shape), np.float32)
         for name, weight in network.named_parameters()
     }
-    start = Checkpoint(0, [], arrays | {"loss_sum": np.zeros((), np.float32)})
+    hardware = fit(spec=spec, tasks=TASKS).hardware
+    start = Checkpoint(0, [], arrays | {"loss_sum": np.zeros((), np.float32)}, hardware)
     assert bits(fit(spec=spec, tasks=TASKS, resume=start)) == bits(fit(spec=spec, tasks=TASKS))
 
 

@@ -53,14 +53,17 @@ def test_a_damaged_member_is_named_and_fitted_again(config, caplog, what, how):
     assert verify(store).problems == []
 
 
-def test_damaged_weights_are_found_by_verify_and_healed_by_hand(config):
+def test_damaged_weights_are_found_by_verify_and_fitted_again(config):
     first = grow(config, name="run")
     store = Store(config.store)
     digest = first.growth.members()[0].digest
     (path,) = (e.path for e in store.files.list(f"members/{digest}") if "weights" in e.path)
     damage(store, path, "flipped")
-    (problem,) = verify(store).problems
-    assert path in problem.problem
+    for repair in (False, True):
+        (problem,) = verify(store, repair=repair).problems
+        assert path in problem.problem
+    assert grow(config, name="run").fitted == 1
+    assert verify(store).problems == []
 
 
 def test_a_stale_process_never_shortens_what_a_run_has_recorded(config, run_config):

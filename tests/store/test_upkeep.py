@@ -18,7 +18,9 @@ LATER = datetime.now(UTC) + timedelta(days=1, hours=2)
 
 
 def checkpoint(step=1):
-    return Checkpoint(step=step, epoch_losses=[], arrays={"a": np.zeros(3, np.float32)})
+    return Checkpoint(
+        step=step, epoch_losses=[], arrays={"a": np.zeros(3, np.float32)}, hardware={}
+    )
 
 
 @pytest.fixture

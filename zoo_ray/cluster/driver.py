@@ -6,15 +6,15 @@ import time
 import ray
 
 from zoo_ray.claims import Claims
-from zoo_ray.cluster.health import is_alive, is_dead, worker_log
+from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
-from zoo_ray.replay import deliver, not_shared, read_stored
-from zoo_ray.store import Store
+from zoo_ray.replay import drop, fold, misfit, not_shared
+from zoo_ray.store import CorruptMember, Store
 from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10
@@ -49,6 +49,7 @@ class Driver:
         self._claims = Claims(self._store, run=job.run)
         self._leases = Leases()
         self._looked_up: set[str] = set()
+        self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
         self._work: Work | None = None
         self._fitted: set[str] = set()
@@ -121,15 +122,25 @@ class Driver:
                 return
             if self._over():
                 return
+            if digest in self._corrupt:  # it was damaged since, and is missing now
+                self._corrupt.discard(digest)
+                self._looked_up.discard(digest)
+                await self._advance()
+                return
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
         await self._end(not_shared(self._store))
+
+    async def cannot_work(self, message: str) -> None:
+        """End the run, since a worker cannot start: its successor could not either."""
+        await self._started.wait()
+        await self._end(f"a worker cannot start: {message}")
 
     async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
         """Take note that a fit has no usable result, which ends the run.
 
         Where several share a GPU, one that ran out of memory is first tried again alone.
         """
-        await self._started.wait()
+        await self._leasing.wait()  # until then a driver that has restarted knows no specs
         if failed.out_of_memory and self._leases.retry_alone(worker, digest):
             await self._notify()
             return
@@ -167,8 +178,8 @@ class Driver:
             hung = self._leases.quiet(now=now, for_s=timeout_s)
             for worker in self._leases.quiet(now=now, for_s=min(_QUIET_S, timeout_s)):
                 if worker in hung:
-                    ray.kill(worker.handle)
-                elif not await asyncio.to_thread(is_dead, worker.handle):
+                    await asyncio.to_thread(end, worker.handle)
+                elif not await asyncio.to_thread(is_dead, worker.handle, worker.node):
                     continue
                 await self._dismiss(worker)
 
@@ -202,31 +213,44 @@ class Driver:
                     self._looked_up.add(digest)
                     # While the store was asked, a worker may have published it.
                     if not await self._deliver(digest) and self._growth.wants(digest):
+                        self._corrupt.discard(digest)
                         async with self._changed:
                             self._leases.offer(wanted)
-                            self._changed.notify()
+                            self._changed.notify_all()  # not all who wait here wait for a spec
         await self._claim()
         await self._notify()
 
     async def _claim(self) -> None:
-        if self._over() or not self._claims.are_due():
+        digests = self._growth.digests()
+        if self._over() or not self._claims.are_due(digests):
             return
         try:
-            await asyncio.to_thread(self._claims.make, self._growth.digests())
+            await asyncio.to_thread(self._claims.make, digests)
         except UserError as error:
             await self._end(str(error))
 
     async def _deliver(self, digest: str) -> bool:
         try:
-            stored = await asyncio.to_thread(read_stored, self._store, digest)
+            stored = await asyncio.to_thread(self._store.read_predictions, digest)
+            if stored is None:
+                return False
+            try:
+                # Here and not in the thread: the zoo is only ever touched by the event loop.
+                fold(self._growth, digest, stored)
+            except ValueError as error:
+                raise misfit(self._store, digest, stored, error) from None
+            return True
+        except CorruptMember as error:
+            self._corrupt.add(digest)
+            try:
+                await asyncio.to_thread(drop, self._store, digest, error)
+            except UserError as problem:
+                await self._end(str(problem))
         except UserError as error:
             await self._end(str(error))
-            return False
         except Exception as error:  # the run must not wait for ever for a member that cannot come
             await self._end(f"reading a member: {type(error).__name__}: {error}")
-            return False
-        # Here and not in the thread: the zoo is only ever touched by the event loop.
-        return deliver(self._growth, self._store, digest, stored)
+        return False
 
     async def _end(self, error: str) -> None:
         self._error = self._error or error

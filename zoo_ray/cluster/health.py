@@ -11,16 +11,28 @@ _LOG_LINES = 200
 
 def is_alive(node: str) -> bool:
     """Whether a node, by its id, is still part of the cluster."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return any(known["NodeID"] == node and known["Alive"] for known in nodes)
+    # While Ray cannot tell, the node may live.
+    with contextlib.suppress(Exception):
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        return any(known["NodeID"] == node and known["Alive"] for known in nodes)
+    return True
 
 
-def is_dead(worker: Any) -> bool:
+def end(worker: Any) -> None:
+    """End a worker that hangs, by the handle of its actor."""
+    with contextlib.suppress(Exception):  # it may be gone
+        ray.kill(worker)
+
+
+def is_dead(worker: Any, node: str) -> bool:
     """Whether Ray knows that a worker has ended.
 
     Args:
         worker: handle of its actor.
+        node: where it ran.
     """
+    if not is_alive(node):
+        return True
     # While Ray cannot tell, the worker may live.
     with contextlib.suppress(Exception):
         actor: Any = get_actor(worker._actor_id.hex(), timeout=10)

@@ -66,12 +66,16 @@ class Leases:
         where no other is.
 
         Returns:
-            Whether that is worth trying: it had company, and this is the first time.
+            Whether that is worth trying: it may have had company, and this is the first time.
         """
         seat = self._seat(worker)
         if seat is None or seat.lease is None or seat.lease.spec.digest != digest:
             return False
-        if digest in self._alone or not self._company(seat):
+        shares = any(
+            other is not seat and other.worker.place == worker.place
+            for other in self._seats.values()
+        )
+        if digest in self._alone or not shares:
             return False
         self._alone.add(digest)
         self._take_back(seat)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
 from zoo_ray.cluster.driver import Driver
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
@@ -29,6 +29,8 @@ log = logging.getLogger("zoo_ray")
 
 _POLL_S = 0.5
 _GROUPS_END_S = 30.0
+_END_TOLD_S = 10.0
+_DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
 _GO_ON = "the same command goes on where it ended"
@@ -235,7 +237,6 @@ class _Groups:
 
     def __init__(self, job: Job, driver: Any) -> None:
         sizes = split_over_nodes(job.workers, nodes=cluster_offer().nodes)
-        self._running = len(sizes)
         self._problem: str | None = None
         self._threads = [
             threading.Thread(
@@ -254,14 +255,15 @@ class _Groups:
         try:
             run_group(**group)
         except Exception as error:  # whatever it is, these workers fit no more
-            self._problem = f"the workers ended: {type(error).__name__}: {error}; {_GO_ON}"
-            log.info("%s", self._problem)
-        self._running -= 1
+            self._problem = f"{type(error).__name__}: {error}"
+            log.info("a group of workers ended: %s", self._problem)
 
     @property
     def problem(self) -> str | None:
-        """A line that says why all groups have ended, if that was early."""
-        return None if self._running else self._problem
+        """A line that says why all groups have ended, if they have."""
+        if any(thread.is_alive() for thread in self._threads):
+            return None
+        return f"the workers ended: {self._problem or 'nothing is known of why'}; {_GO_ON}"
 
     def join(self) -> None:
         """Wait for the workers to end, for a while."""
@@ -280,12 +282,15 @@ def _watch(
     """
     first_fit: float | None = None
     away_since: float | None = None
+    deaths = members_done = 0
 
     def look() -> None:
-        nonlocal first_fit, away_since
+        nonlocal first_fit, away_since, deaths, members_done
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         if progress is not None:
+            if progress.members_done > members_done:
+                deaths, members_done = 0, progress.members_done
             first_fit = first_fit or progress.first_fit  # the first of a driver's lives counts
             on_progress(progress)
 
@@ -294,16 +299,21 @@ def _watch(
             end = driver.run.remote(job)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
-                if groups.problem:
+                # If they ended because all is over, the driver is about to say so.
+                if groups.problem and not ray.wait([end], timeout=_END_TOLD_S)[0]:
                     return groups.problem, first_fit
             problem: str | None = ray.get(end)
             look()
             return problem, first_fit
         except ActorUnavailableError:
+            deaths += away_since is None
             away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > DRIVER_AWAY_S:
+            if time.monotonic() - away_since > DRIVER_AWAY_S or deaths > _DRIVER_LIVES:
                 raise UserError(f"the driver does not come back; {_GO_ON}") from None
             time.sleep(_POLL_S)
+        except RayTaskError as error:
+            problem = str(error.cause) if isinstance(error.cause, UserError) else repr(error.cause)
+            raise UserError(f"the driver: {problem}; {_GO_ON}") from None
         except RayError as error:
             raise UserError(f"the driver: {type(error).__name__}: {error}; {_GO_ON}") from None
 

@@ -20,7 +20,7 @@ from zoo_ray.members.member import FitProgress
 from zoo_ray.store import Store
 from zoo_ray.task import Task
 
-# A spec that costs worker after worker ends the run long before.
+# Of one group. A spec that costs worker after worker ends the run long before.
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
 GROUP_RESTARTS = 10
@@ -66,7 +66,9 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
             # it gives up.
             died = error.controller_failure if isinstance(error, ControllerError) else error
             restarts += 1
-            if not isinstance(died, RayActorError) or restarts > GROUP_RESTARTS:
+            # Without a Ray all is over, and another try would start one.
+            given_up = restarts > GROUP_RESTARTS or not ray.is_initialized()
+            if not isinstance(died, RayActorError) or given_up:
                 raise
 
 
@@ -119,9 +121,15 @@ def pull(config: dict[str, Any]) -> None:
     """
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
-    from zoo_ray.fitting import fit_from_store
+    driver = config["driver"]
+    try:
+        from zoo_ray.fitting import fit_from_store
+        from zoo_ray.members.fit import release_memory
 
-    driver, store = config["driver"], Store(config["store"])
+        store = Store(config["store"])
+    except Exception as error:  # packages or credentials that this node lacks
+        _ask(driver.cannot_work, FailedFit.of(error).message)
+        return
     (references,) = config["images"]
     worker = _this_worker(config["device"], first_rank=config["first_rank"])
     tasks: dict[int, Task] = {}
@@ -158,6 +166,8 @@ def pull(config: dict[str, Any]) -> None:
             _ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
             _ask(driver.published, digest)
+        # After the exception and what its traceback holds are gone.
+        release_memory()
 
 
 def _this_worker(device: str, *, first_rank: int) -> Worker:
@@ -184,15 +194,17 @@ def _answer(reference: Any) -> bool:
 def _ask(method: Any, *arguments: Any) -> Any:
     """Call the driver and wait for its answer; a driver that restarts is asked again, and one that
     was ended answers None: all is over."""
-    # Counted from its first absence: an answer may be hours in coming.
     away_since: float | None = None
     while True:
+        asked = time.monotonic()
         try:
             return ray.get(method.remote(*arguments))
         except ActorDiedError:
             return None
         except ActorUnavailableError:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > DRIVER_AWAY_S:
+            now = time.monotonic()
+            if away_since is None or now - asked > DRIVER_AWAY_S:
+                away_since = now  # it was there until now: an answer may be hours in coming
+            if now - away_since > DRIVER_AWAY_S:
                 raise
             time.sleep(0.5)

@@ -88,7 +88,6 @@ def fit(
             _predict_task(network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained))
             for head, task in enumerate(tasks)
         ]
-    gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else None
     member = Member(
         weights={
             name: value.cpu().contiguous().numpy() for name, value in network.state_dict().items()
@@ -97,14 +96,25 @@ def fit(
         epoch_losses=epoch_losses,
         first_step=0 if resume is None else resume.step,
         fit_s=time.perf_counter() - started,
-        hardware=hardware(
-            device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",
-            torch_version=torch.__version__,
-        ),
+        hardware=_hardware(network.closed.device),
     )
     if not member.is_finite():
         raise FitFailed(f"weights are no longer finite numbers; {_remedy(spec)}")
     return member
+
+
+def release_memory() -> None:
+    """Give back what a GPU keeps of fits that are over, for whoever shares it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.empty_cache()
+
+
+def _hardware(device: torch.device) -> dict[str, str]:
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return hardware(
+        device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",
+        torch_version=torch.__version__,
+    )
 
 
 @cache
@@ -212,6 +222,7 @@ class _Training:
 
     Attributes:
         network: its parameters and buffers change in place.
+        hardware: what it is trained on.
         momenta: of its parameters, in their order.
         step: steps done, over all epochs.
         epoch_losses: mean training loss of each complete epoch.
@@ -220,6 +231,7 @@ class _Training:
 
     def __init__(self, network: MultiHead) -> None:
         self.network = network
+        self.hardware = _hardware(network.closed.device)
         self.momenta = [torch.zeros_like(weight) for weight in network.parameters()]
         self.step = 0
         self.epoch_losses: list[float] = []
@@ -237,7 +249,7 @@ class _Training:
             name: np.array(tensor.cpu().numpy(), order="C")
             for name, tensor in self._tensors().items()
         }
-        return Checkpoint(self.step, self.epoch_losses.copy(), arrays)
+        return Checkpoint(self.step, self.epoch_losses.copy(), arrays, self.hardware)
 
     def load(self, checkpoint: Checkpoint, *, steps: int, epochs: int) -> None:
         """Take over a checkpoint of a training that has so many steps in each of its epochs.
@@ -250,6 +262,8 @@ class _Training:
             raise Misfit(
                 f"step {step} with {len(losses)} epochs' losses, in {epochs} epochs of {steps}"
             )
+        if checkpoint.hardware != self.hardware:
+            raise Misfit(f"it was fitted on {checkpoint.hardware}, this is {self.hardware}")
         expected, found = (_layout(c.arrays) for c in (self.to_checkpoint(), checkpoint))
         if expected != found:
             wrong = sorted(name for name, _ in set(expected.items()) ^ set(found.items()))

@@ -34,11 +34,13 @@ class Checkpoint:
         step: steps done, counted over all epochs.
         epoch_losses: mean training loss of each complete epoch.
         arrays: parameters, buffers, momenta and the present epoch's loss so far, by name.
+        hardware: what it was fitted on: elsewhere, going on would give the bits of neither.
     """
 
     step: int
     epoch_losses: list[float]
     arrays: dict[str, npt.NDArray[Any]]
+    hardware: dict[str, str]
 
 
 @dataclass(frozen=True)

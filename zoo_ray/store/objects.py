@@ -74,6 +74,11 @@ class ObjectFiles:
             after = change(before)
             if after is None:
                 return before
+            if before is not None and not version:
+                raise UserError(
+                    f"store {self.address.shown}: the server tells no versions of files (ETags), "
+                    "without which updates may be lost; give another --store"
+                )
             if self._put(path, after, mode=version or "create"):
                 return after
             # Another was faster; each time one of all is, so that this ends.

@@ -38,8 +38,10 @@ def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "checksum": _checksum(record)}
 
 
-def seal_holds(record: Mapping[str, Any]) -> bool:
-    """Whether a sealed record is what it was, as far as it was read from JSON."""
+def seal_holds(record: object) -> bool:
+    """Whether what was read from JSON is a sealed record, and is what it was."""
+    if not isinstance(record, dict):
+        return False
     rest = {key: value for key, value in record.items() if key != "checksum"}
     return bool(record.get("checksum") == _checksum(rest))
 
@@ -51,7 +53,7 @@ def _checksum(record: Mapping[str, Any]) -> str:
 def table_to_bytes(columns: Mapping[str, Sequence[Any]]) -> bytes:
     """A Parquet file with a column per key."""
     sink = io.BytesIO()
-    pa.parquet.write_table(pa.table(dict(columns)), sink)
+    pa.parquet.write_table(pa.table(dict(columns)), sink, write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -62,7 +64,8 @@ def table_from_bytes(payload: bytes) -> dict[str, list[Any]]:
         CorruptPayload: it is none.
     """
     try:
-        columns: dict[str, list[Any]] = pa.parquet.read_table(pa.BufferReader(payload)).to_pydict()
+        table = pa.parquet.read_table(pa.BufferReader(payload), page_checksum_verification=True)
+        columns: dict[str, list[Any]] = table.to_pydict()
     except (pa.ArrowException, OSError, ValueError):
         raise CorruptPayload("not a table") from None
     return columns
@@ -76,6 +79,7 @@ def checkpoint_to_bytes(checkpoint: Checkpoint, *, digest: str) -> bytes:
         "step": checkpoint.step,
         # JSON gives Python's floats back exactly, also those that are not finite.
         "epoch_losses": checkpoint.epoch_losses,
+        "hardware": checkpoint.hardware,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
     for name, array in checkpoint.arrays.items():
@@ -98,6 +102,7 @@ def checkpoint_from_bytes(payload: bytes, *, digest: str) -> Checkpoint:
             step=int(rest["step"]),
             epoch_losses=[float(loss) for loss in rest["epoch_losses"]],
             arrays=safetensors.numpy.load(payload),
+            hardware=dict(rest["hardware"]),
         )
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptPayload(f"no checkpoint ({type(error).__name__})") from None

@@ -36,7 +36,7 @@ from zoo_ray.store.payloads import (
     to_json,
 )
 from zoo_ray.store.records import MemberEntry, RunRecord, RunSummary, check_name
-from zoo_ray.store.retry import PATIENCE_S
+from zoo_ray.store.retry import PATIENCE_S, StoreFailed
 from zoo_ray.task import Predictions
 
 EPISODES, RESULTS, WANTED = "episodes.parquet", "results.parquet", "wanted.json"
@@ -248,6 +248,8 @@ class Store:
         try:
             record = self.read_run(name)
             table = self.read_table(name, EPISODES)
+        except StoreFailed:
+            raise
         except UserError as error:
             return summary._replace(problem=str(error))
         if record is None:
@@ -414,19 +416,19 @@ class Store:
         pointer_path = f"{self.shown}/{_pointer_path(digest)}"
         try:
             pointer = json.loads(document)
-            entry = pointer[kind]
-            sha256 = str(entry["sha256"])
-            name = _payload_name(kind, sha256)
-            if entry["name"] != name:
-                raise ValueError
+            if not seal_holds(pointer):
+                raise CorruptMember(f"{pointer_path}: wrong checksum", pointer=document)
             if (version := pointer["format_version"]) != FORMAT_VERSION:
                 # Not corrupt: it may be the work of a newer zoo_ray, and is not ours to replace.
                 raise UserError(
                     f"{pointer_path}: format_version {version}, where this zoo_ray "
                     f"reads {FORMAT_VERSION}; use another --store"
                 )
-            if not seal_holds(pointer):
-                raise CorruptMember(f"{pointer_path}: wrong checksum", pointer=document)
+            entry = pointer[kind]
+            sha256 = str(entry["sha256"])
+            name = _payload_name(kind, sha256)
+            if entry["name"] != name:
+                raise ValueError
             spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
         except (ValueError, KeyError, TypeError, RecursionError):
             message = f"{pointer_path}: not a member's pointer"

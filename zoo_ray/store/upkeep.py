@@ -49,12 +49,16 @@ class Garbage(NamedTuple):
 
 
 def verify(
-    store: Store, *, on_progress: Callable[[int, int], None] = lambda _done, _total: None
+    store: Store,
+    *,
+    repair: bool = False,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Findings:
     """Hold every object of a store against its checksum, its name, and what refers to it.
 
     Args:
         store: which exists.
+        repair: whether to make corrupt members missing, so that they are fitted again.
         on_progress: called with how many objects are done, of how many.
 
     Raises:
@@ -77,19 +81,31 @@ def verify(
                 on_progress(done, total)
 
         sums: dict[str, str | None] = {}
-        check(members, lambda digest: _check_member(store, digest, sums))
+        check(members, lambda digest: _check_member(store, digest, sums, repair=repair))
         check(checkpoints, lambda path: _check_checkpoint(store, path))
         check(runs, lambda name: _check_run(store, name, sums))
         check(searches, lambda path: _check_search(store, path))
     return Findings(len(members), len(runs), len(checkpoints), problems)
 
 
-def _check_member(store: Store, digest: str, sums: dict[str, str | None]) -> list[Problem]:
+def _check_member(
+    store: Store, digest: str, sums: dict[str, str | None], *, repair: bool
+) -> list[Problem]:
     """What is wrong with a member; its predictions' checksum (None: not sound) goes to `sums`."""
     problems: list[Problem] = []
-    advice = "the next run that wants the member fits it again"
-    _tried(lambda: store.read_weights(digest), problems, advice)
-    stored = _tried(lambda: store.read_predictions(digest), problems, advice)
+
+    def dropping(read: Callable[[str], T]) -> T:
+        try:
+            return read(digest)
+        except CorruptMember as error:
+            if repair:
+                store.drop_member(digest, seen=error.pointer)
+            raise
+
+    now = "it is missing now" if repair else "verify --repair makes it missing"
+    advice = f"{now}: the next run that wants the member fits it again"
+    stored = _tried(lambda: dropping(store.read_predictions), problems, advice)
+    _tried(lambda: dropping(store.read_weights), problems, advice)
     sums[digest] = stored.sha256 if stored else None
     return list(dict.fromkeys(problems))  # both name a pointer that is wrong
 
