@@ -68,11 +68,13 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
 
 def _end(number: int, farewell: str) -> NoReturn:
     _kill_descendants()
-    with contextlib.suppress(OSError, ValueError):
-        if sys.stderr.isatty():
-            sys.stderr.write(_SHOW_CURSOR)
-        print(farewell, file=sys.stderr, flush=True)
-        sys.stdout.flush()
+    # Not sys.stderr, which progress bars may still wrap.
+    if (errors := sys.__stderr__) is not None:
+        with contextlib.suppress(OSError, ValueError):
+            if errors.isatty():
+                errors.write(_SHOW_CURSOR)
+            print(farewell, file=errors, flush=True)
+            sys.stdout.flush()
     # Without Ray's own clean-up, which waits for processes that are no more.
     os._exit(128 + number)
 
