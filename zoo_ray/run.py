@@ -151,6 +151,10 @@ def grow(
 
                 until_grown.enter_context(local_ray())
 
+        if address is not None and config.workers.count != 0:
+            from zoo_ray.cluster.session import joined  # imports Ray
+
+            until_grown.enter_context(joined(address))
         plan, store, record = prepare(config, name=name, address=address, on_new_run=start_ray)
         growth = plan.growth()
         tally = Tally(call=uuid.uuid4().hex)

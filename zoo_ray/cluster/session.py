@@ -160,20 +160,28 @@ def local_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _quiet()
-    # Ray's own token would be written into the home folder, which may be read-only or shared.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with _until_done():
+        _start_local_ray()
+        yield
+
+
+@contextlib.contextmanager
+def joined(address: str) -> Iterator[None]:
+    """A cluster that this process has joined (see `connect`) and leaves again.
+
+    While it is joined, Ray prints what it has to say, also after a command's last line.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with _until_done():
+        connect(address)
+        yield
+
+
+@contextlib.contextmanager
+def _until_done() -> Iterator[None]:
     try:
-        try:
-            _init(
-                address="local",  # whatever RAY_ADDRESS says, or runs on this machine
-                num_cpus=usable_cpus(),
-                include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"Ray does not start on this machine ({error}); --workers 0 does without it"
-            ) from None
         yield
     except (KeyboardInterrupt, SystemExit):
         raise  # the process ends at once, and takes Ray's processes with it: see zoo_ray.stops
@@ -181,6 +189,22 @@ def local_ray() -> Iterator[None]:
         ray.shutdown()
         raise
     ray.shutdown()
+
+
+def _start_local_ray() -> None:
+    _quiet()
+    # Ray's own token would be written into the home folder, which may be read-only or shared.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        _init(
+            address="local",  # whatever RAY_ADDRESS says, or runs on this machine
+            num_cpus=usable_cpus(),
+            include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"Ray does not start on this machine ({error}); --workers 0 does without it"
+        ) from None
 
 
 def _init(**options: Any) -> None:
