@@ -47,21 +47,17 @@ def not_shared(store: Store) -> str:
     )
 
 
-def fold(growth: Growth, digest: str, stored: StoredPredictions) -> None:
+def fold(growth: Growth, store: Store, digest: str, stored: StoredPredictions) -> None:
     """Fold a stored member into a zoo.
 
     Raises:
-        ValueError: it does not fit its tasks.
+        CorruptMember: it does not fit its tasks.
     """
-    growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
-
-
-def misfit(
-    store: Store, digest: str, stored: StoredPredictions, error: ValueError
-) -> CorruptMember:
-    """What a member is that does not fit its tasks."""
-    message = f"{store.shown}/members/{digest}: {error}"
-    return CorruptMember(message, pointer=stored.pointer)
+    try:
+        growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
+    except ValueError as error:
+        message = f"{store.shown}/members/{digest}: {error}"
+        raise CorruptMember(message, pointer=stored.pointer) from None
 
 
 def drop(store: Store, digest: str, corrupt: CorruptMember) -> None:
@@ -86,10 +82,7 @@ def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -
         stored = store.read_predictions(digest)
         if stored is None:
             return False
-        try:
-            fold(growth, digest, stored)
-        except ValueError as error:
-            raise misfit(store, digest, stored, error) from None
+        fold(growth, store, digest, stored)
     except CorruptMember as error:
         drop(store, digest, error)
         return False

@@ -13,7 +13,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
-from zoo_ray.replay import drop, fold, misfit, not_shared
+from zoo_ray.replay import drop, fold, not_shared
 from zoo_ray.store import CorruptMember, Store
 from zoo_ray.zoo.growth import Growth, Wanted
 
@@ -234,11 +234,8 @@ class Driver:
             stored = await asyncio.to_thread(self._store.read_predictions, digest)
             if stored is None:
                 return False
-            try:
-                # Here and not in the thread: the zoo is only ever touched by the event loop.
-                fold(self._growth, digest, stored)
-            except ValueError as error:
-                raise misfit(self._store, digest, stored, error) from None
+            # Here and not in the thread: the zoo is only ever touched by the event loop.
+            fold(self._growth, self._store, digest, stored)
             return True
         except CorruptMember as error:
             self._corrupt.add(digest)
