@@ -20,6 +20,7 @@ QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 CONTRACT = {
     *("run", "store", "episodes", "members", "fitted", "read", "digest", "first_fit_s", "wall_s"),
     *("average_accuracy", "learning_accuracy", "forgetting", "backward_transfer", "accuracy"),
+    "speculative",
 }
 
 

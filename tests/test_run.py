@@ -14,7 +14,7 @@ from zoo_ray.store import Store
 from zoo_ray.zoo.metrics import metrics
 
 KEYS = [
-    *("run", "store", "episodes", "members", "fitted", "read"),
+    *("run", "store", "episodes", "members", "fitted", "read", "speculative"),
     *("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting"),
     *("accuracy", "digest", "first_fit_s", "wall_s"),
 ]

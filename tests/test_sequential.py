@@ -26,7 +26,7 @@ def new_growth(recipe: Recipe = RECIPE) -> Growth:
 
 def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
     growth, tally = new_growth(recipe), Tally(call=uuid.uuid4().hex)
-    first_fit = grow_here(
+    progress = grow_here(
         run="run",
         growth=growth,
         store=store,
@@ -36,7 +36,7 @@ def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
         tally=tally,
         on_progress=on_progress,
     )
-    assert (first_fit is None) == (tally.fitted == 0)
+    assert (progress.first_fit is None) == (tally.fitted == 0)
     return growth, tally
 
 

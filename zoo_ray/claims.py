@@ -23,10 +23,10 @@ class Claims:
         self._made = 0
         self._made_at = -math.inf
 
-    def are_due(self, digests: Sequence[str]) -> bool:
-        """Whether there are members to be claimed that were not when it was done last."""
+    def are_due(self, members: int) -> bool:
+        """Whether there are more members to be claimed than when it was done last."""
         just_made = time.monotonic() - self._made_at < _MANY_EVERY_S
-        return len(digests) > self._made and not (len(digests) > _MANY and just_made)
+        return members > self._made and not (members > _MANY and just_made)
 
     def make(self, digests: Sequence[str]) -> None:
         """Claim members, by digest.

@@ -64,6 +64,8 @@ class BenchmarkConfig(_Section):
         Field(min_length=1)
     )
     """Class numbers of each task, in the order in which the tasks arrive."""
+    samples_per_class: Count | None = None
+    """The first so many training samples of each class are used; null: all of them."""
     validation: Fraction = 0.0
     """Share of each class's training samples set aside as the task's validation part."""
     data_dir: str = Field(default="data", min_length=1)
@@ -134,6 +136,8 @@ class WorkersConfig(_Section):
     """CPUs of one worker; `auto`: one per thread of the recipe."""
     checkpoint_s: Annotated[Number, Field(gt=0, le=1e6)] = 60.0
     """A fit leaves a checkpoint in the store each time it has gone on for so many seconds."""
+    speculate: Annotated[bool, Field(strict=True)] = True
+    """Whether workers that would wait fit members that are likely to be wanted later."""
     fit_timeout_s: Annotated[Number, Field(gt=0, le=1e6)] = 600.0
     """A worker that is silent about its fit for so many seconds loses it to another."""
 

@@ -38,6 +38,7 @@ def fit_from_store(
 
     Raises:
         FitFailed: as `fit`.
+        CutShort: as `fit`; there is a checkpoint then.
         UserError: the store cannot be read.
         ValueError: as `fit`, but for checkpoints.
     """

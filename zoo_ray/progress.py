@@ -16,6 +16,7 @@ class FitState:
         digest: of the member's spec.
         episode, index: the member's slot.
         tasks: names of its tasks.
+        certain: whether the member is certain to be wanted; else it is fitted early, in hope.
         epochs_done, epochs: a fraction counts the present epoch.
         loss: mean training loss of the present epoch so far; None before the first report.
     """
@@ -25,6 +26,7 @@ class FitState:
     episode: int
     index: int
     tasks: tuple[str, ...]
+    certain: bool
     epochs_done: float
     epochs: int
     loss: float | None
@@ -40,10 +42,26 @@ class FitState:
             episode=wanted.slot.episode,
             index=wanted.slot.index,
             tasks=tuple(growth.tasks[position].name for position in wanted.tasks),
+            certain=growth.wants(wanted.spec.digest),
             epochs_done=progress.epochs_done if progress else 0.0,
             epochs=wanted.spec.recipe.epochs,
             loss=progress.loss if progress else None,
         )
+
+
+class Speculative(NamedTuple):
+    """Members that were fitted before it was certain that they would be wanted.
+
+    Attributes:
+        fitted: how many.
+        used: those that turned out to be wanted.
+    """
+
+    fitted: int = 0
+    used: int = 0
+
+
+NONE = Speculative()
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,7 @@ class Progress:
         work_share: share of this call's work that is done, 0 to 1, fits under way included.
         test_accuracy: mean over the tasks seen, after the last complete episode.
         fits: the fits under way.
+        speculative: of the fitted.
     """
 
     episodes_done: int
@@ -69,6 +88,7 @@ class Progress:
     work_share: float
     test_accuracy: float | None
     fits: tuple[FitState, ...]
+    speculative: Speculative
 
 
 class Samples(NamedTuple):
@@ -107,7 +127,12 @@ class Work:
         self._at_start = training_samples(growth).total
 
     def progress(
-        self, *, fitted: int, first_fit: float | None, fits: tuple[FitState, ...]
+        self,
+        *,
+        fitted: int,
+        first_fit: float | None,
+        fits: tuple[FitState, ...],
+        speculative: Speculative = NONE,
     ) -> Progress:
         """The present state."""
         growth, rules = self._growth, self._growth.rules
@@ -127,4 +152,5 @@ class Work:
             work_share=min(max(share, 0.0), 1.0),
             test_accuracy=None if seen is None else float(seen.mean()),
             fits=fits,
+            speculative=speculative,
         )

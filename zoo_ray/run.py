@@ -16,7 +16,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Precision
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
-from zoo_ray.progress import Progress
+from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
 from zoo_ray.zoo.growth import Growth
@@ -35,6 +35,7 @@ class RunResult:
         growth: the zoo.
         fitted: members published by this call.
         read: members used from the store.
+        speculative: members that this call fitted before they were certain to be wanted.
         first_fit_s: seconds from the command's start to the first fit's; None if nothing was
             fitted.
         wall_s: seconds that the command took.
@@ -46,6 +47,7 @@ class RunResult:
     growth: Growth
     fitted: int
     read: int
+    speculative: Speculative
     first_fit_s: float | None
     wall_s: float
     figure: str
@@ -65,6 +67,7 @@ class RunResult:
             "members": len(self.growth.members()),
             "fitted": self.fitted,
             "read": self.read,
+            "speculative": self.speculative._asdict(),
             **self.metrics._asdict(),
             "accuracy": [[None if value != value else value for value in row] for row in rows],
             "digest": self.growth.digest(),
@@ -160,10 +163,11 @@ def grow(
         tally = Tally(call=uuid.uuid4().hex)
         replay(growth, store, tally=tally)
         _record_run(store, plan, record, name=name)
-        first_fit = None
+        progress = None
         if not growth.finished:
-            first_fit = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
+            progress = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
     figure = _write_results(growth, store, name=name)
+    first_fit = progress.first_fit if progress else None
     return RunResult(
         name=name,
         store=store.address,
@@ -171,6 +175,7 @@ def grow(
         fitted=tally.fitted,
         read=tally.read,
         first_fit_s=None if first_fit is None else first_fit - started,
+        speculative=progress.speculative if progress else Speculative(),
         wall_s=time.time() - started,
         figure=figure,
     )
@@ -184,7 +189,7 @@ def _grow(
     name: str,
     tally: Tally,
     on_progress: Callable[[Progress], None],
-) -> float | None:
+) -> Progress | None:
     if plan.workers.count == 0:
         from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
@@ -200,7 +205,7 @@ def _grow(
         )
     from zoo_ray.cluster.session import grow_on_ray  # imports Ray
 
-    first_fit = grow_on_ray(
+    progress = grow_on_ray(
         run=name,
         store_address=store.address,
         tasks=plan.tasks,
@@ -208,6 +213,7 @@ def _grow(
         recipe=plan.recipe,
         workers=plan.workers,
         call=tally.call,
+        speculate=plan.config.workers.speculate,
         checkpoint_s=plan.config.workers.checkpoint_s,
         fit_timeout_s=plan.config.workers.fit_timeout_s,
         on_progress=on_progress,
@@ -216,7 +222,7 @@ def _grow(
     replay(growth, store, tally=tally)
     if not growth.finished:
         raise UserError(not_shared(store))
-    return first_fit
+    return progress
 
 
 # ---- the record of a run

@@ -25,7 +25,7 @@ def grow_here(
     checkpoint_s: float,
     tally: Tally,
     on_progress: Callable[[Progress], None],
-) -> float | None:
+) -> Progress:
     """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
 
     Args:
@@ -40,7 +40,7 @@ def grow_here(
         on_progress: called about twice a second.
 
     Returns:
-        When the first fit began, in seconds since the epoch; None if there was none.
+        The last progress.
 
     Raises:
         UserError: a fit failed, or the store cannot be written.
@@ -49,16 +49,18 @@ def grow_here(
     claims = Claims(store, run=run)
     first_fit: float | None = None
 
-    def show(*fits: FitState) -> None:
-        on_progress(work.progress(fitted=tally.fitted, first_fit=first_fit, fits=fits))
+    def show(*fits: FitState) -> Progress:
+        progress = work.progress(fitted=tally.fitted, first_fit=first_fit, fits=fits)
+        on_progress(progress)
+        return progress
 
     while not growth.finished:
         wanted = growth.wanted()[0]
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
             continue
-        if claims.are_due(digests := growth.digests()):
-            claims.make(digests)
+        if claims.are_due(growth.certain_members):
+            claims.make(growth.digests())
         first_fit = first_fit or time.time()
 
         def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:
@@ -86,5 +88,4 @@ def grow_here(
                 f"store {store.shown}: {wanted.name} was written and cannot be read again; "
                 "check the disk, or give another --store"
             )
-    show()
-    return first_fit
+    return show()

@@ -196,3 +196,24 @@ def test_paths_are_relative_to_the_working_directory_or_home(
         for dataset in ("idx:mine", "idx:~/mine")
     )
     assert relative.digest == home.digest
+
+
+def test_the_first_samples_of_each_class_may_be_all_that_is_used(tmp_path: Path) -> None:
+    dataset = few_samples(tmp_path, train=[0, 1, 1, 0, 1, 0, 1, 0], test=[0, 1, 0])
+    config = BenchmarkConfig(dataset=dataset, tasks=[[1, 0]], samples_per_class=3)
+    (task,) = load_stream(config)
+    assert task.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert task.train.labels.tolist() == [1, 0, 0, 1, 0, 1]
+    assert len(task.test) == 3
+    (all_of_them,) = load_stream(config.model_copy(update={"samples_per_class": 100}))
+    assert len(all_of_them.train) == 8
+
+
+def test_validation_samples_are_taken_from_those_that_are_used(tmp_path: Path) -> None:
+    dataset = few_samples(tmp_path, train=[0] * 20 + [1] * 20, test=[0, 1])
+    (task,) = load_stream(
+        BenchmarkConfig(dataset=dataset, tasks=[[0, 1]], samples_per_class=10, validation=0.3)
+    )
+    assert (len(task.train), len(task.validation)) == (14, 6)
+    rows = np.concatenate([p.images[:, 0, 0, 0] for p in (task.train, task.validation)])
+    assert sorted(rows.tolist()) == [*range(10), *range(20, 30)]

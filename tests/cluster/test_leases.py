@@ -1,6 +1,6 @@
 """Which worker fits what."""
 
-from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
+from zoo_ray.cluster.leases import MAX_LOST_FITS, MUCH_LIKELIER, Leases, Worker
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.zoo.growth import Wanted
 from zoo_ray.zoo.schedule import Slot
@@ -201,3 +201,114 @@ def test_what_was_alone_already_is_not_tried_again():
     take(leases, D)
     assert not leases.retry_alone(D, digest(1))
     assert not leases.retry_alone(E, digest(1))  # not its spec
+
+
+# ---- speculation
+
+
+def considered(leases, *chances):
+    """Speculative specs 10, 11, ... with these chances."""
+    for number, chance in enumerate(chances, start=10):
+        leases.consider(wanted(number), chance=chance)
+    return leases
+
+
+def reconsidered(leases, *chances):
+    leases.reconsider({digest(number): c for number, c in enumerate(chances, start=10)})
+
+
+def test_certain_specs_come_first_then_the_likeliest():
+    leases = considered(offered(1), 0.5, 0.9, 0.7)
+    assert take(leases, A) == wanted(1)
+    assert take(leases, B) == wanted(11)
+    assert take(leases, C) == wanted(12)
+
+
+def test_a_speculative_spec_becomes_certain_where_it_waits_or_is_held():
+    leases = considered(offered(), 0.9, 0.5)
+    take(leases, A)
+    leases.offer(wanted(10))
+    leases.offer(wanted(11))
+    leases.offer(wanted(1))
+    assert take(leases, B) == wanted(11)
+    assert leases.answer(A, digest(10)) == "go on"  # though a certain one waits
+    reconsidered(leases)
+    assert leases.answer(A, digest(10)) == "go on"
+    assert take(leases, C) == wanted(1)
+
+
+def test_what_has_no_chance_any_more_is_dropped_and_leased_to_nobody():
+    leases = considered(offered(), 0.9, 0.5)
+    take(leases, A)
+    reconsidered(leases)
+    assert leases.answer(A, digest(10)) == "drop"
+    leases.give_back(A, digest(10))
+    assert take(leases, A) is None
+    assert take(leases, B) is None
+
+
+def test_the_unlikeliest_yield_to_certain_specs_and_go_on_later():
+    leases = considered(offered(), 0.9, 0.5, 0.7)
+    for of in (A, B, C):
+        take(leases, of)
+    fits = {A: digest(10), B: digest(12), C: digest(11)}
+    assert [leases.answer(of, fits[of]) for of in fits] == ["go on"] * 3
+    leases.offer(wanted(1))
+    assert [leases.answer(of, fits[of]) for of in fits] == ["go on", "go on", "yield"]
+    assert leases.answer(C, fits[C]) == "yield"  # until it has heard
+    leases.offer(wanted(2))
+    assert [leases.answer(of, fits[of]) for of in fits] == ["go on", "yield", "yield"]
+    leases.give_back(C, fits[C])
+    assert take(leases, C) == wanted(1)
+    leases.give_back(B, fits[B])
+    assert take(leases, B) == wanted(2)
+    assert leases.answer(A, fits[A]) == "go on"
+    leases.end(digest(1))
+    assert take(leases, C) == wanted(12)
+
+
+def test_a_fit_yields_to_one_that_is_much_likelier():
+    leases = considered(offered(), 0.3)
+    take(leases, A)
+    leases.consider(wanted(11), chance=0.8)
+    assert leases.answer(A, digest(10)) == "go on"
+    leases.consider(wanted(12), chance=0.3 * MUCH_LIKELIER + 0.05)
+    assert leases.answer(A, digest(10)) == "yield"
+    leases.give_back(A, digest(10))
+    assert take(leases, A) == wanted(12)
+
+
+def test_a_report_of_what_is_not_held_is_answered_with_yield():
+    leases = considered(offered(), 0.9)
+    take(leases, A)
+    assert leases.answer(A, digest(11)) == "yield"
+    assert leases.answer(B, digest(10)) == "yield"
+    leases.give_back(B, digest(10))
+    assert leases.held() == {0: wanted(10)}
+
+
+def test_a_speculative_spec_that_cost_its_worker_waits_until_it_is_certain():
+    leases = considered(offered(), 0.9)
+    take(leases, A)
+    leases.dismiss(A)
+    leases.consider(wanted(10), chance=0.9)
+    assert take(leases, B) is None
+    leases.offer(wanted(10))
+    assert take(leases, B) == wanted(10)
+    assert leases.lost_too_often() is None
+
+
+def test_a_speculative_spec_is_not_to_blame_for_a_lost_node():
+    leases = considered(offered(), 0.9)
+    take(leases, A)
+    leases.dismiss(A, excused=True)
+    assert take(leases, B) == wanted(10)
+
+
+def test_a_new_driver_learns_of_speculative_fits_too():
+    leases = considered(offered(1), 0.9)
+    leases.claim(B, digest(10), now=0.0)
+    assert leases.held() == {1: wanted(10)}
+    leases.consider(wanted(10), chance=0.8)
+    assert take(leases, A) == wanted(1)
+    assert take(leases, C) is None

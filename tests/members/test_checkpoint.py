@@ -12,7 +12,7 @@ from toys import toy_task
 
 import zoo_ray.members.fit as fit_module
 from zoo_ray.members.fit import FitFailed, Misfit, OutOfMemory, fit
-from zoo_ray.members.member import Checkpoint
+from zoo_ray.members.member import Checkpoint, CutShort
 from zoo_ray.networks import build_network
 
 # 13 samples in batches of 2 are 7 steps, the last of them smaller.
@@ -280,3 +280,37 @@ def test_another_error_in_a_fit_is_left_as_it_is(monkeypatch):
     monkeypatch.setattr(fit_module, "normalise", raises(RuntimeError("sizes do not match")))
     with pytest.raises(RuntimeError, match="sizes do not match"):
         fit(spec=spec_of(TASKS), tasks=TASKS)
+
+
+# ---- fits that are told to end
+
+
+def test_a_fit_that_is_cut_short_leaves_a_checkpoint_wherever_that_is(monkeypatch):
+    """At every step and every batch of predictions."""
+    monkeypatch.setattr(fit_module, "_PROGRESS_INTERVAL_S", 0)
+    spec = spec_of(TASKS, batch=2, epochs=EPOCHS)
+    undisturbed = fit(spec=spec, tasks=TASKS)
+    told = 0
+
+    def count(_):
+        nonlocal told
+        told += 1
+
+    fit(spec=spec, tasks=TASKS, on_progress=count)
+    assert told > STEPS * EPOCHS
+    steps = []
+    for last in range(told):
+        left = iter(range(last))
+
+        def cut(_, left=left):
+            if next(left, None) is None:
+                raise CutShort
+
+        kept: list[Checkpoint] = []
+        with pytest.raises(CutShort):
+            fit(spec=spec, tasks=TASKS, on_progress=cut, on_checkpoint=kept.append)
+        (checkpoint,) = kept
+        steps.append(checkpoint.step)
+        assert bits(fit(spec=spec, tasks=TASKS, resume=checkpoint)) == bits(undisturbed)
+    assert steps == sorted(steps)
+    assert set(steps) == set(range(1, STEPS * EPOCHS + 1))

@@ -109,3 +109,23 @@ def test_tasks_with_other_numbers_of_classes_do_not_mix():
 def test_predictions_of_the_wrong_shape_are_refused(wrong):
     with pytest.raises(ValueError, match="predictions of task t have shape"):
         Ensemble([task()]).check(0, wrong)
+
+
+def test_the_loss_with_members_more_is_what_adding_them_gives():
+    rng = np.random.default_rng(0)
+
+    def member():
+        return predictions(rng.dirichlet((1, 1), 2), rng.dirichlet((1, 1), 2))
+
+    for there in (0, 1, 3):
+        ensemble, grown = Ensemble([task()]), Ensemble([task()])
+        for known in [member() for _ in range(there)]:
+            ensemble.add(0, known)
+            grown.add(0, known)
+        more = [member(), member()]
+        likelihoods = [ensemble.likelihood(0, known) for known in more]
+        guess = ensemble.loss_with(0, sum(likelihoods), members=len(more))
+        for known in more:
+            grown.add(0, known)
+        assert guess == pytest.approx(grown.loss(0), rel=1e-12)
+        assert ensemble.members(0) == there

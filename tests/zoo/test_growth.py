@@ -263,3 +263,64 @@ def test_accuracy_is_nan_before_arrival_and_partial_while_it_grows():
 def test_validation_accuracy_is_nan_without_a_validation_part():
     last = sequential(toy_rules(4)).episodes[-1]
     assert np.isnan(last.validation_accuracy).tolist() == [True, False, True, False]
+
+
+# ---- members that come before they are certain
+
+
+def deliver_prospect(growth, wanted):
+    tasks = [growth.tasks[position] for position in wanted.tasks]
+    digest = wanted.spec.digest
+    sha256 = f"sum of {digest}"
+    growth.deliver(digest, toy_predictions(wanted.spec, tasks), predictions_sha256=sha256)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_members_that_come_early_change_nothing_but_when_they_are_there(data):
+    rules = toy_rules(
+        data.draw(st.integers(3, 9), label="tasks"),
+        tasks_per_member=data.draw(st.integers(2, 3), label="b"),
+        members_per_episode=data.draw(st.integers(1, 2), label="m"),
+        seed=data.draw(st.integers(0, 9), label="seed"),
+    )
+    growth = toy_growth(rules)
+    while not growth.finished:
+        coming = growth.wanted() + [w for w, _ in growth.prospects(count=3)]
+        wanted = data.draw(st.sampled_from(coming), label="delivered")
+        assert growth.may_want(wanted.spec.digest)
+        deliver_prospect(growth, wanted)
+        assert not growth.may_want(wanted.spec.digest)
+    assert same_zoo(growth, sequential(rules))
+    assert growth.certain_members == rules.members
+    assert growth.prospects(count=3) == []
+
+
+def test_an_early_member_is_no_prospect_any_more_and_sharpens_the_others():
+    growth = toy_growth(toy_rules(9))
+    deliver_prospect(growth, growth.wanted()[0])
+    deliver_prospect(growth, growth.wanted()[0])
+    before = growth.prospects(count=3)
+    likeliest = {w.slot.episode: (w, chance) for w, chance in reversed(before)}
+    early, _ = likeliest[4]
+    deliver_prospect(growth, early)
+    after = growth.prospects(count=3)
+    assert early not in [w for w, _ in after]
+    assert max(w.slot.episode for w, _ in after) == 1 + max(w.slot.episode for w, _ in before)
+    assert not growth.needs(early.spec.digest)
+
+
+def test_an_early_member_that_was_not_drawn_is_let_go():
+    growth = toy_growth(toy_rules(9, seed=3))
+    final = {m.digest for m in sequential(growth.rules).members()}
+    useless = []
+    while not growth.finished:
+        for wanted, _ in growth.prospects(count=9):
+            if wanted.spec.digest not in final:
+                useless.append(wanted.spec.digest)
+                deliver_prospect(growth, wanted)
+        deliver_prospect(growth, growth.wanted()[0])
+    assert useless
+    assert not any(map(growth.needs, useless))
+    assert same_zoo(growth, sequential(growth.rules))
+    assert growth._here == {}

@@ -68,9 +68,9 @@ def _cut(source: Source, config: BenchmarkConfig, position: int) -> _Cut:
                 f"({source.class_names[label]}), of which {dataset} "
                 f"has no {split_name} samples; leave the class out"
             )
-    train = np.flatnonzero(np.isin(source.train.labels, classes))
+    train = np.sort(np.concatenate([_training_rows(source, config, label) for label in classes]))
     validation = np.sort(
-        np.concatenate([_validation_rows(source, config.validation, label) for label in classes])
+        np.concatenate([_validation_rows(source, config, label) for label in classes])
     )
     return _Cut(
         train=np.setdiff1d(train, validation, assume_unique=True),
@@ -79,9 +79,14 @@ def _cut(source: Source, config: BenchmarkConfig, position: int) -> _Cut:
     )
 
 
-def _validation_rows(source: Source, share: float, label: int) -> Rows:
+def _training_rows(source: Source, config: BenchmarkConfig, label: int) -> Rows:
+    """The rows of a class that are used at all."""
+    return np.flatnonzero(source.train.labels == label)[: config.samples_per_class]
+
+
+def _validation_rows(source: Source, config: BenchmarkConfig, label: int) -> Rows:
     """The rows of a class that are set aside, the same in every run and in every task."""
-    rows = np.flatnonzero(source.train.labels == label)
+    rows, share = _training_rows(source, config, label), config.validation
     if share == 0:
         return rows[:0]
     if len(rows) == 1:

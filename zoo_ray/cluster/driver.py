@@ -6,13 +6,14 @@ import time
 import ray
 
 from zoo_ray.claims import Claims
+from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job
-from zoo_ray.cluster.leases import MAX_LOST_FITS, Leases, Worker
+from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
-from zoo_ray.progress import FitState, Progress, Work
+from zoo_ray.progress import NONE, FitState, Progress, Speculative, Work
 from zoo_ray.replay import drop, fold, not_shared
 from zoo_ray.store import CorruptMember, Store
 from zoo_ray.zoo.growth import Growth, Wanted
@@ -42,18 +43,20 @@ class Driver:
         self._advancing = asyncio.Lock()
         self._running: asyncio.Task[str | None] | None = None
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Job, seen: Progress | None) -> None:
         self._job = job
+        self._seen = seen
         self._store = Store(job.store)
         self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
         self._claims = Claims(self._store, run=job.run)
-        self._leases = Leases()
-        self._looked_up: set[str] = set()
+        self._desk = Desk(self._growth, speculate=job.speculate)
+        self._leases = self._desk.leases
         self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
         self._work: Work | None = None
         self._fitted: set[str] = set()
-        self._first_fit: float | None = None
+        self._speculative: set[str] = set()
+        self._first_fit = seen.first_fit if seen else None
         self._error: str | None = None
         self._started.set()
         if not self._restarted:
@@ -61,14 +64,18 @@ class Driver:
 
     # ---- for the entrypoint
 
-    async def run(self, job: Job) -> str | None:
+    async def run(self, job: Job, seen: Progress | None) -> str | None:
         """Grow a zoo to its end. Asked again, it waits for the same end.
+
+        Args:
+            job: what to do.
+            seen: the last that was heard of a driver that did it before; its counts go on.
 
         Returns:
             None if the zoo is complete, else a line for people that says why not.
         """
         if self._running is None:
-            self._begin(job)
+            self._begin(job, seen)
             self._running = asyncio.create_task(self._run())
         return await asyncio.shield(self._running)
 
@@ -85,7 +92,16 @@ class Driver:
             )
             for rank, wanted in self._leases.held().items()
         )
-        return self._work.progress(fitted=len(self._fitted), first_fit=self._first_fit, fits=fits)
+        fitted, early = (self._seen.fitted, self._seen.speculative) if self._seen else (0, NONE)
+        return self._work.progress(
+            fitted=fitted + len(self._fitted),
+            first_fit=self._first_fit,
+            fits=fits,
+            speculative=Speculative(
+                fitted=early.fitted + len(self._speculative),
+                used=early.used + sum(map(self._growth.needs, self._speculative)),
+            ),
+        )
 
     # ---- for workers
 
@@ -93,6 +109,8 @@ class Driver:
         """The spec that a worker is to fit next; waits for one, and is None when all is over."""
         await self._leasing.wait()
         await self._join(worker)
+        if self._desk.to_look_up():
+            await self._advance()  # what is likely to be wanted depends on how many fit
         async with self._changed:  # from the look to the wait: no offer may come in between
             while not self._over() and not self._leases.is_gone(worker):
                 wanted = self._leases.take(worker, now=time.monotonic())
@@ -102,20 +120,32 @@ class Driver:
                 await self._changed.wait()
         return None
 
-    async def report(self, worker: Worker, digest: str, progress: FitProgress) -> bool:
-        """Note how far a fit is; returns whether it is still worth going on with."""
+    async def report(self, worker: Worker, digest: str, progress: FitProgress) -> Answer:
+        """Note how far a fit is; returns whether to go on with it."""
         await self._started.wait()
         self._leases.claim(worker, digest, now=time.monotonic())
         self._fit_progress[digest] = progress
-        # While the store is still being read, nobody knows what the zoo will want.
-        return self._work is None or (not self._over() and self._growth.wants(digest))
+        if self._work is None:
+            return "go on"  # the store is still being read: nobody knows what the zoo will want
+        return "drop" if self._over() else self._desk.answer(worker, digest)
+
+    async def give_back(self, worker: Worker, digest: str) -> None:
+        """Hear from a worker that it has left a fit, as it was told to."""
+        await self._started.wait()
+        self._leases.give_back(worker, digest)
+        self._fit_progress.pop(digest, None)
+        await self._advance()
 
     async def published(self, digest: str) -> None:
         """Fold in a member that a worker has published."""
         await self._started.wait()
         self._fitted.add(digest)
+        if not self._growth.needs(digest):
+            self._speculative.add(digest)
         self._leases.end(digest)
         self._fit_progress.pop(digest, None)
+        if not self._growth.may_want(digest):
+            return
         for _ in range(_LOOK_UPS):
             if await self._deliver(digest):
                 await self._advance()
@@ -124,7 +154,7 @@ class Driver:
                 return
             if digest in self._corrupt:  # it was damaged since, and is missing now
                 self._corrupt.discard(digest)
-                self._looked_up.discard(digest)
+                self._desk.damaged(digest)
                 await self._advance()
                 return
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
@@ -136,16 +166,18 @@ class Driver:
         await self._end(f"a worker cannot start: {message}")
 
     async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
-        """Take note that a fit has no usable result, which ends the run.
+        """Take note that a fit has no usable result, which ends the run if it is certain.
 
         Where several share a GPU, one that ran out of memory is first tried again alone.
         """
         await self._leasing.wait()  # until then a driver that has restarted knows no specs
-        if failed.out_of_memory and self._leases.retry_alone(worker, digest):
-            await self._notify()
-            return
         wanted = {w.spec.digest: w for w in self._growth.wanted()}.get(digest)
-        if wanted is not None:  # else another worker has delivered it
+        if wanted is None:  # nobody may ever ask for it, or another worker has delivered it
+            self._leases.avoid(digest)
+            await self._advance()
+        elif failed.out_of_memory and self._leases.retry_alone(worker, digest):
+            await self._notify()
+        else:
             await self._fail(wanted, failed)
 
     # ---- within
@@ -155,10 +187,11 @@ class Driver:
 
     async def _run(self) -> str | None:
         await self._advance()
-        self._work = Work(self._growth)
         if self._restarted:
             await asyncio.sleep(_ALL_HEARD_S)
+            await self._advance()  # now that it is known how many workers there are
             self._leasing.set()
+        self._work = Work(self._growth)
         watching = asyncio.create_task(self._watch_leases())
         async with self._changed:
             await self._changed.wait_for(self._over)
@@ -205,27 +238,26 @@ class Driver:
         await self._end(line)
 
     async def _advance(self) -> None:
-        """Look up each newly wanted member in the store; offer those that are not there."""
+        """Look up the members that are wanted, or may be, in the store; offer the missing ones."""
         async with self._advancing:
-            while new := [w for w in self._growth.wanted() if w.spec.digest not in self._looked_up]:
-                for wanted in new:
-                    digest = wanted.spec.digest
-                    self._looked_up.add(digest)
-                    # While the store was asked, a worker may have published it.
-                    if not await self._deliver(digest) and self._growth.wants(digest):
-                        self._corrupt.discard(digest)
-                        async with self._changed:
-                            self._leases.offer(wanted)
-                            self._changed.notify_all()  # not all who wait here wait for a spec
+            while not self._over() and (new := self._desk.to_look_up()):
+                await asyncio.gather(*map(self._look_up, new))
         await self._claim()
         await self._notify()
 
+    async def _look_up(self, wanted: Wanted) -> None:
+        digest = wanted.spec.digest
+        # While the store was asked, a worker may have published it.
+        if not await self._deliver(digest) and self._growth.may_want(digest):
+            self._corrupt.discard(digest)
+            self._desk.missing(wanted)
+            await self._notify()  # not all who wait here wait for a spec
+
     async def _claim(self) -> None:
-        digests = self._growth.digests()
-        if self._over() or not self._claims.are_due(digests):
+        if self._over() or not self._claims.are_due(self._growth.certain_members):
             return
         try:
-            await asyncio.to_thread(self._claims.make, digests)
+            await asyncio.to_thread(self._claims.make, self._growth.digests())
         except UserError as error:
             await self._end(str(error))
 

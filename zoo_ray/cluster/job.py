@@ -25,7 +25,7 @@ class Job:
         images: references to the tasks with their images, in Ray's object store, in stream order.
         rules, recipe: of the zoo.
         workers: the group to start.
-        checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
+        speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
     """
 
     run: str
@@ -36,5 +36,6 @@ class Job:
     rules: Rules
     recipe: Recipe
     workers: WorkerPlan
+    speculate: bool
     checkpoint_s: float
     fit_timeout_s: float

@@ -1,12 +1,17 @@
 """Which worker fits what: a state machine without Ray, clock or I/O."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from zoo_ray.zoo.growth import Wanted
 
 MAX_LOST_FITS = 3
 """A spec whose worker ended so often is not given to another."""
+
+MUCH_LIKELIER = 3.0
+"""A speculative fit is left for another that is so many times likelier to be used. Replayed, any
+factor from 1.5 to 8 gives 2% to 10% more speed and 5% to 20% fewer fits than none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,36 +35,110 @@ class Worker:
     handle: Any = None
 
 
+Answer = Literal["go on", "yield", "drop"]
+"""What a worker is told of the fit that it reports: to go on with it; to leave it for later, as
+there is something more urgent; or for good, as nobody can want it any more."""
+
+
 @dataclass
 class _Seat:
     worker: Worker
     heard_at: float
     lease: Wanted | None = None
+    chance: float | None = None  # None: the spec is certain
 
 
 @dataclass
 class Leases:
-    """Specs wait in the order in which they were offered; a worker holds one at a time."""
+    """Certain specs wait in the order in which they were offered, speculative ones in that of their
+    chances; a worker holds one at a time."""
 
     _waiting: dict[str, Wanted] = field(default_factory=dict)
+    _likely: dict[str, tuple[Wanted, float]] = field(default_factory=dict)
     _seats: dict[int, _Seat] = field(default_factory=dict)
+    _held: dict[str, _Seat] = field(default_factory=dict)
+    _yielding: set[str] | None = None  # digests; None: to be found out anew
     _gone: set[str] = field(default_factory=set)
     _lost: dict[str, int] = field(default_factory=dict)
     _alone: set[str] = field(default_factory=set)
+    _avoided: set[str] = field(default_factory=set)
 
     # ---- specs
 
     def offer(self, wanted: Wanted) -> None:
-        """Add a spec to those that wait for a worker."""
-        self._waiting[wanted.spec.digest] = wanted
+        """Add a certain spec to those that wait for a worker, unless one is at it already."""
+        digest = wanted.spec.digest
+        self._likely.pop(digest, None)
+        if digest in self._held:
+            self._held[digest].chance = None
+        else:
+            self._waiting[digest] = wanted
+        self._yielding = None
+
+    def consider(self, wanted: Wanted, *, chance: float) -> None:
+        """Add a speculative spec, with the chance that it will be wanted."""
+        digest = wanted.spec.digest
+        if digest not in self._avoided and digest not in self._held:
+            self._likely[digest] = (wanted, chance)
+            self._yielding = None
+
+    def reconsider(self, chances: Mapping[str, float]) -> None:
+        """Give the speculative specs new chances, by digest. One that has none is not leased any
+        more, and the worker that holds it is to drop it."""
+        self._likely = {
+            digest: (wanted, chances[digest])
+            for digest, (wanted, _) in self._likely.items()
+            if digest in chances
+        }
+        for digest, seat in self._held.items():
+            if seat.chance is not None:
+                seat.chance = chances.get(digest, 0.0)
+        self._yielding = None
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return len(self._seats)
+
+    @property
+    def considers_any(self) -> bool:
+        """Whether a speculative spec waits."""
+        return bool(self._likely)
+
+    def avoid(self, digest: str) -> None:
+        """Lease a spec no more unless it is certain: its fit has failed, or cost a worker."""
+        self._avoided.add(digest)
+        self.end(digest)
 
     def end(self, digest: str) -> None:
         """Forget a spec, whoever holds it: it was fitted, or is not wanted any more."""
         self._waiting.pop(digest, None)
+        self._likely.pop(digest, None)
         self._alone.discard(digest)
-        for seat in self._seats.values():
-            if seat.lease is not None and seat.lease.spec.digest == digest:
-                seat.lease = None
+        self._yielding = None
+        if digest in self._held:
+            self._clear(self._held[digest])
+
+    def answer(self, worker: Worker, digest: str) -> Answer:
+        """What to tell a worker of the speculative fit that it reports.
+
+        It yields to a speculative spec that is much likelier. Where certain ones wait, as many of
+        the unlikeliest fits yield.
+        """
+        seat = self._seat(worker)
+        if seat is None or self._held.get(digest) is not seat:
+            return "yield"
+        if seat.chance == 0:
+            return "drop"
+        if self._yielding is None:  # asked twice a second by every worker
+            self._yielding = self._find_yielding()
+        return "yield" if digest in self._yielding else "go on"
+
+    def give_back(self, worker: Worker, digest: str) -> None:
+        """Hear from a worker that it has left a fit, as it was told to."""
+        seat = self._seat(worker)
+        if seat is not None and self._held.get(digest) is seat:
+            self._take_back(seat)
 
     def retry_alone(self, worker: Worker, digest: str) -> bool:
         """Take a spec back from a worker whose place had not enough memory for it, to be fitted
@@ -69,7 +148,7 @@ class Leases:
             Whether that is worth trying: it may have had company, and this is the first time.
         """
         seat = self._seat(worker)
-        if seat is None or seat.lease is None or seat.lease.spec.digest != digest:
+        if seat is None or self._held.get(digest) is not seat:
             return False
         shares = any(
             other is not seat and other.worker.place == worker.place
@@ -120,8 +199,7 @@ class Leases:
             return None
         seat.heard_at = now
         if seat.lease is None:
-            digest = self._choose(seat)
-            seat.lease = None if digest is None else self._waiting.pop(digest)
+            self._choose(seat)
         return seat.lease
 
     def claim(self, worker: Worker, digest: str, *, now: float) -> None:
@@ -133,7 +211,9 @@ class Leases:
             return
         seat.heard_at = now
         if seat.lease is None and digest in self._waiting:
-            seat.lease = self._waiting.pop(digest)
+            self._give(seat, self._waiting.pop(digest), None)
+        elif seat.lease is None and digest in self._likely:
+            self._give(seat, *self._likely.pop(digest))
 
     def quiet(self, *, now: float, for_s: float) -> list[Worker]:
         """The workers that hold a spec and have not been heard of for so many seconds."""
@@ -156,6 +236,9 @@ class Leases:
         self._gone.add(worker.id)
         if seat.lease is not None:
             digest = seat.lease.spec.digest
+            if seat.chance is not None and not excused:
+                self.avoid(digest)
+                return
             self._lost[digest] = self._lost.get(digest, 0) + (not excused)
             self._take_back(seat)
 
@@ -171,19 +254,51 @@ class Leases:
         present = seat is not None and seat.worker.id == worker.id and not self.is_gone(worker)
         return seat if present else None
 
+    def _give(self, seat: _Seat, wanted: Wanted, chance: float | None) -> None:
+        seat.lease, seat.chance = wanted, chance
+        self._held[wanted.spec.digest] = seat
+        self._yielding = None
+
+    def _clear(self, seat: _Seat) -> None:
+        assert seat.lease is not None
+        del self._held[seat.lease.spec.digest]
+        seat.lease = None
+        self._yielding = None
+
+    def _find_yielding(self) -> set[str]:
+        best = max((chance for _, chance in self._likely.values()), default=0.0)
+        unlikely = sorted(
+            (seat.chance, digest) for digest, seat in self._held.items() if seat.chance is not None
+        )
+        waiting = len(self._waiting)
+        return {
+            digest
+            for number, (chance, digest) in enumerate(unlikely)
+            if number < waiting or best > MUCH_LIKELIER * chance
+        }
+
     def _take_back(self, seat: _Seat) -> None:
         assert seat.lease is not None
-        self._waiting = {seat.lease.spec.digest: seat.lease, **self._waiting}
-        seat.lease = None
+        digest = seat.lease.spec.digest
+        if seat.chance is None:
+            self._waiting = {digest: seat.lease, **self._waiting}
+        elif seat.chance > 0:
+            self._likely[digest] = (seat.lease, seat.chance)
+        self._clear(seat)
 
     def _hopeful(self, digest: str) -> bool:
         return self._lost.get(digest, 0) < MAX_LOST_FITS
 
-    def _choose(self, seat: _Seat) -> str | None:
-        company = self._company(seat)
+    def _choose(self, seat: _Seat) -> None:
+        company = self._company(seat) if self._alone else None
         if company and self._alone & (company | self._waiting.keys()):
-            return None  # one is fitted alone here, or is to be as soon as a place is empty
-        return next((digest for digest in self._waiting if self._hopeful(digest)), None)
+            return  # one is fitted alone here, or is to be as soon as a place is empty
+        digest = next((digest for digest in self._waiting if self._hopeful(digest)), None)
+        if digest is not None:
+            self._give(seat, self._waiting.pop(digest), None)
+        elif self._likely:
+            digest = max(self._likely, key=lambda digest: self._likely[digest][1])
+            self._give(seat, *self._likely.pop(digest))
 
     def _company(self, seat: _Seat) -> set[str]:
         """Digests of what the others of a seat's place are fitting."""

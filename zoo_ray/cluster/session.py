@@ -102,10 +102,11 @@ def grow_on_ray(
     recipe: Recipe,
     workers: WorkerPlan,
     call: str,
+    speculate: bool,
     checkpoint_s: float,
     fit_timeout_s: float,
     on_progress: Callable[[Progress], None],
-) -> float | None:
+) -> Progress | None:
     """Grow a zoo on the joined cluster, or on a local Ray that lives as long as this call.
 
     The members are in the store afterwards; this process reads them from there.
@@ -117,11 +118,11 @@ def grow_on_ray(
         rules, recipe: of the zoo.
         workers: the group that fits.
         call: names this command; the members it publishes are marked with it.
-        checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
+        speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
         on_progress: called about twice a second.
 
     Returns:
-        When the first fit began, in seconds since the epoch; None if there was none.
+        How far the run was when the driver was last seen; None: it had not begun.
 
     Raises:
         UserError: a fit failed, the workers ended early, or another command grows this run.
@@ -132,6 +133,7 @@ def grow_on_ray(
             run=run,
             store=store_address,
             call=call,
+            speculate=speculate,
             tasks=[task.without_images() for task in tasks],
             images=images,
             rules=rules,
@@ -143,7 +145,7 @@ def grow_on_ray(
         driver = _start_driver(job)
         groups = _Groups(job, driver)
         try:
-            problem, first_fit = _watch(driver, groups, job, on_progress)
+            problem, progress = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
             groups.join()
         finally:
@@ -151,7 +153,7 @@ def grow_on_ray(
                 ray.kill(driver)
     if problem:
         raise UserError(problem)
-    return first_fit
+    return progress
 
 
 @contextlib.contextmanager
@@ -298,37 +300,37 @@ class _Groups:
 
 def _watch(
     driver: Any, groups: _Groups, job: Job, on_progress: Callable[[Progress], None]
-) -> tuple[str | None, float | None]:
+) -> tuple[str | None, Progress | None]:
     """Wait for the driver's end; a driver that restarts is told its job again.
 
     Returns:
-        Why it ended early (None: it did not), and when the first fit began.
+        Why it ended early (None: it did not), and the last progress that was seen.
     """
-    first_fit: float | None = None
+    seen: Progress | None = None
     away_since: float | None = None
-    deaths = members_done = 0
+    deaths = 0
 
     def look() -> None:
-        nonlocal first_fit, away_since, deaths, members_done
-        progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
+        nonlocal seen, away_since, deaths
+        progress: Progress | None = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         if progress is not None:
-            if progress.members_done > members_done:
-                deaths, members_done = 0, progress.members_done
-            first_fit = first_fit or progress.first_fit  # the first of a driver's lives counts
+            if seen is None or progress.members_done > seen.members_done:
+                deaths = 0
+            seen = progress
             on_progress(progress)
 
     while True:
         try:
-            end = driver.run.remote(job)
+            end = driver.run.remote(job, seen)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
                 # If they ended because all is over, the driver is about to say so.
                 if groups.problem and not ray.wait([end], timeout=_END_TOLD_S)[0]:
-                    return groups.problem, first_fit
+                    return groups.problem, seen
             problem: str | None = ray.get(end)
             look()
-            return problem, first_fit
+            return problem, seen
         except ActorUnavailableError:
             deaths += away_since is None
             away_since = away_since or time.monotonic()

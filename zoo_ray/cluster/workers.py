@@ -1,5 +1,6 @@
 """Workers: Ray Train ranks that pull specs from the driver, fit them and publish the members."""
 
+import contextlib
 import os
 import tempfile
 import time
@@ -14,9 +15,10 @@ from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
-from zoo_ray.cluster.leases import Worker
+from zoo_ray.cluster.leases import Answer, Worker
+from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit
-from zoo_ray.members.member import FitProgress
+from zoo_ray.members.member import CutShort, FitProgress
 from zoo_ray.store import Store
 from zoo_ray.task import Task
 
@@ -108,7 +110,7 @@ def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
         trainer.fit()
 
 
-class _NotWanted(Exception):
+class _Dropped(Exception):
     """The fit under way is of no use any more."""
 
 
@@ -144,11 +146,14 @@ def pull(config: dict[str, Any]) -> None:
         def report(
             progress: FitProgress, digest: str = digest, answers: list[Any] = answers
         ) -> None:
-            """Say how the fit goes, and end it if the answer to an earlier report was no."""
+            """Say how the fit goes, and do as the answers to earlier reports say."""
             answers.append(driver.report.remote(worker, digest, progress))
             answered, answers[:] = ray.wait(answers, num_returns=len(answers), timeout=0)
-            if not all(_answer(reference) for reference in answered):
-                raise _NotWanted
+            heard = [_answer(reference) for reference in answered]
+            if "drop" in heard:
+                raise _Dropped
+            if "yield" in heard:
+                raise CutShort
 
         try:
             member = fit_from_store(
@@ -160,8 +165,12 @@ def pull(config: dict[str, Any]) -> None:
                 on_progress=report,
             )
             store.publish_member(wanted.spec, member, call=config["call"])
-        except _NotWanted:
-            pass
+        except CutShort:
+            _ask(driver.give_back, worker, digest)
+        except _Dropped:
+            with contextlib.suppress(UserError):  # they are garbage, and will be collected
+                store.drop_checkpoints(digest)
+            _ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
             _ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
@@ -183,12 +192,12 @@ def _this_worker(device: str, *, first_rank: int) -> Worker:
     )
 
 
-def _answer(reference: Any) -> bool:
+def _answer(reference: Any) -> Answer:
     try:
-        answer: bool = ray.get(reference)
+        answer: Answer = ray.get(reference)
         return answer
     except ray.exceptions.RayError:  # the driver restarts: it will want the fit
-        return True
+        return "go on"
 
 
 def _ask(method: Any, *arguments: Any) -> Any:

@@ -19,7 +19,14 @@ from torch.utils import deterministic
 
 from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
-from zoo_ray.members.member import Checkpoint, FitFailed, FitProgress, Member, OutOfMemory
+from zoo_ray.members.member import (
+    Checkpoint,
+    CutShort,
+    FitFailed,
+    FitProgress,
+    Member,
+    OutOfMemory,
+)
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
@@ -59,11 +66,12 @@ def fit(
         tasks: the tasks of the spec, in its order.
         device: a torch device. The bits depend on its kind.
         on_progress: called about twice a second, predictions included, and at the end of each
-            epoch.
+            epoch. It may raise `CutShort`.
         resume: where to go on; the bits are those of a fit that was never cut short.
         checkpoint_s: a checkpoint is taken each time the fit has gone on for so many seconds since
             it began, or since the last one was taken; None: never; 0: at every step.
-        on_checkpoint: called with each checkpoint, which is the callee's to keep.
+        on_checkpoint: called with each checkpoint, which is the callee's to keep; with one more
+            when the fit is cut short.
 
     Returns:
         The member, with its predictions on the clean images of every part of its tasks.
@@ -71,6 +79,7 @@ def fit(
     Raises:
         FitFailed: the loss, or a weight, stopped being a finite number.
         OutOfMemory: there is not enough memory.
+        CutShort: `on_progress` did.
         Misfit: `resume` is not a checkpoint of such a fit.
         ValueError: the tasks are not those of the spec, or the network does not take their images.
     """
@@ -82,12 +91,20 @@ def fit(
     save = _Every(math.inf if checkpoint_s is None else checkpoint_s, on_checkpoint)
     with _torch_settings(threads=spec.recipe.threads), _memory_errors(spec, device):
         network = _new_network(spec, tasks).to(device).to(memory_format=torch.channels_last)
-        epoch_losses = _train(network, spec, tasks, resume=resume, tell=tell, save=save)
-        trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
-        predictions = [
-            _predict_task(network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained))
-            for head, task in enumerate(tasks)
-        ]
+        training = _Training(network)
+        try:
+            _train(training, spec, tasks, resume=resume, tell=tell, save=save)
+            epoch_losses = training.epoch_losses
+            trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
+            predictions = [
+                _predict_task(
+                    network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained)
+                )
+                for head, task in enumerate(tasks)
+            ]
+        except CutShort:
+            save(training.to_checkpoint())
+            raise
     member = Member(
         weights={
             name: value.cpu().contiguous().numpy() for name, value in network.state_dict().items()
@@ -347,19 +364,18 @@ def _replayed(labels: np.ndarray, samples_per_class: int | None) -> np.ndarray:
 
 
 def _train(
-    network: MultiHead,
+    training: _Training,
     spec: MemberSpec,
     tasks: Sequence[Task],
     *,
     resume: Checkpoint | None,
     tell: _Every[FitProgress],
     save: _Every[Checkpoint],
-) -> list[float]:
-    recipe = spec.recipe
+) -> None:
+    recipe, network = spec.recipe, training.network
     data = _TrainingSet(network, spec.tasks, tasks, pad=PAD if recipe.crop else 0)
     steps = math.ceil(len(data) / recipe.batch)
     total_steps = steps * recipe.epochs
-    training = _Training(network)
     if resume is not None:
         training.load(resume, steps=steps, epochs=recipe.epochs)
     parameters: list[torch.Tensor] = list(network.parameters())
@@ -393,14 +409,13 @@ def _train(
             training.step += 1
             if tell.is_due() or done == steps:
                 mean = training.loss_sum.item() / min(done * recipe.batch, len(data))
+                if done == steps:
+                    training.end_epoch(mean)  # before it is told: the fit may be cut short there
                 tell(FitProgress(epoch + done / steps, recipe.epochs, mean))
                 if not math.isfinite(mean):
                     raise FitFailed(f"the loss became {mean} in epoch {epoch + 1}; {_remedy(spec)}")
-                if done == steps:
-                    training.end_epoch(mean)
             if save.is_due():
                 save(training.to_checkpoint())
-    return training.epoch_losses
 
 
 @torch.inference_mode()

@@ -17,6 +17,10 @@ class OutOfMemory(FitFailed):
     """A fit asked for more memory than there is; the cause is the error that said so."""
 
 
+class CutShort(Exception):
+    """To be raised by whoever hears of a fit's progress: the fit leaves a checkpoint and ends."""
+
+
 class FitProgress(NamedTuple):
     """How far a fit is: epochs done (a fraction counts the present one), of how many, and the mean
     training loss of the present epoch so far."""

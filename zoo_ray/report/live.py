@@ -70,10 +70,12 @@ class Live:
         accuracy = progress.test_accuracy
         if progress.episodes_done > episodes_told or time.monotonic() - told_at > _TELL_EVERY_S:
             self._told = (progress.episodes_done, time.monotonic())
+            early = progress.speculative
             self._console.print(
                 f"episode {progress.episodes_done}/{progress.episodes}  "
                 f"members {progress.members_done}/{progress.members}  "
                 f"work {progress.work_share:.0%}"
+                + (f"  early {early.used} of {early.fitted} used" if early.fitted else "")
                 + ("" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%"),
                 highlight=False,
             )
@@ -82,4 +84,5 @@ class Live:
 def _name(fit: FitState) -> str:
     tasks = ", ".join(fit.tasks)
     tasks = tasks if len(tasks) <= 40 else tasks[:39] + "…"
-    return f"  member {fit.episode}.{fit.index + 1}  {escape(tasks)}"
+    early = "" if fit.certain else "[dim]early[/dim] "
+    return f"  {early}member {fit.episode}.{fit.index + 1}  {escape(tasks)}"

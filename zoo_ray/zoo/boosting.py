@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from zoo_ray.keys import unit_interval
+from zoo_ray.keys import unit_intervals
 from zoo_ray.task import Labels
 
 Floats = npt.NDArray[np.float64]
@@ -19,7 +20,11 @@ def log_loss(probabilities: npt.NDArray[np.floating], labels: Labels) -> float:
         probabilities: shape (samples, classes).
         labels: int64, shape (samples,), positions of the true classes.
     """
-    likelihood = probabilities[np.arange(len(labels)), labels]
+    return mean_log_loss(probabilities[np.arange(len(labels)), labels])
+
+
+def mean_log_loss(likelihood: npt.NDArray[np.floating]) -> float:
+    """`log_loss` from the probabilities of the true classes, shape (samples,)."""
     return float(-np.log(np.maximum(likelihood, 1e-12)).mean())
 
 
@@ -64,10 +69,23 @@ def draw_tasks(
     """
     if count >= len(weights):
         return tuple(range(len(weights)))
+    scores = np.log(weights) + draw_noise(seed, episode, index, len(weights))
+    return tuple(sorted(ranking(scores)[:count].tolist()))
 
-    def score(position: int) -> float:
-        noise = -math.log(-math.log(unit_interval("draw", seed, episode, index, position)))
-        return math.log(weights[position]) + noise
 
-    ranked = sorted(range(len(weights)), key=lambda position: (-score(position), position))
-    return tuple(sorted(ranked[:count]))
+def ranking(scores: Floats) -> npt.NDArray[np.intp]:
+    """Positions by falling score; ties: the lower position first."""
+    return np.argsort(-scores, kind="stable")
+
+
+@lru_cache(maxsize=4096)
+def draw_noise(seed: int, episode: int, index: int, tasks: int) -> Floats:
+    """The Gumbel noise of a member's draw: for each of the first so many tasks."""
+    noise = np.array(
+        [
+            -math.log(-math.log(unit))
+            for unit in unit_intervals("draw", seed, episode, index, count=tasks)
+        ]
+    )
+    noise.flags.writeable = False
+    return noise

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from zoo_ray.task import PARTS, PartName, Predictions, TaskLabels
-from zoo_ray.zoo.boosting import Floats, log_loss
+from zoo_ray.zoo.boosting import Floats, log_loss, mean_log_loss
 
 
 class Ensemble:
@@ -23,7 +23,9 @@ class Ensemble:
         self._sums: list[dict[PartName, Floats]] = [{} for _ in tasks]
         self._total_weight = [0.0] * len(tasks)
         self._members = [0] * len(tasks)
+        # What was worked out of a task's average, until a member changes it.
         self._loss: list[float | None] = [None] * len(tasks)
+        self._accuracy: list[dict[PartName, float]] = [{} for _ in tasks]
 
     def check(self, position: int, predictions: Predictions) -> None:
         """Raise ValueError unless the predictions fit the samples and classes of a task."""
@@ -45,6 +47,7 @@ class Ensemble:
         self._total_weight[position] += weight
         self._members[position] += 1
         self._loss[position] = None
+        self._accuracy[position] = {}
 
     def members(self, position: int) -> int:
         """How many members were fitted on a task."""
@@ -68,10 +71,30 @@ class Ensemble:
             self._loss[position] = loss
         return loss
 
+    def likelihood(self, position: int, predictions: Predictions) -> Floats:
+        """What a member gives the true class of each training sample, float64."""
+        labels = self._tasks[position].train
+        return predictions["train"][np.arange(len(labels)), labels].astype(np.float64)
+
+    def loss_with(self, position: int, more: Floats, *, members: int) -> float:
+        """What `loss` would be with some members more.
+
+        Args:
+            position: of the task.
+            more: the sum of these members' `likelihood`s.
+            members: how many they are.
+        """
+        if self._members[position]:
+            labels = self._tasks[position].train
+            more = more + self._sums[position]["train"][np.arange(len(labels)), labels]
+        return mean_log_loss(more / (self._total_weight[position] + members))
+
     def accuracy(self, position: int, part: PartName) -> float:
         """Share of samples whose most probable class is right (ties: the first); NaN for a part
         without samples."""
-        labels = self._tasks[position].labels(part)
-        if not len(labels):
-            return float("nan")
-        return float((self.prediction(position, part).argmax(axis=1) == labels).mean())
+        known = self._accuracy[position]
+        if part not in known:
+            labels = self._tasks[position].labels(part)
+            right = self.prediction(position, part).argmax(axis=1) == labels
+            known[part] = float(right.mean()) if len(labels) else float("nan")
+        return known[part]

@@ -6,6 +6,7 @@ The same object drives a run in one process and a run on a cluster, so they cann
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,12 @@ from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.task import PartName, Predictions, TaskLabels
 from zoo_ray.zoo.boosting import Floats, boosting_weights
 from zoo_ray.zoo.ensemble import Ensemble
-from zoo_ray.zoo.schedule import Draw, Rules, Slot, draw_episode, settled_episodes
+from zoo_ray.zoo.forecast import Predictor, Standing, mean_change
+from zoo_ray.zoo.schedule import Draw, Rules, Slot, draw_episode, prospects, settled_episodes
+
+# So many members that are here early are folded into the guess of what comes after them: a bound
+# on the work, and guesses that far ahead are vague anyway.
+_MOST_FOLDED = 64
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,14 @@ class Episode:
     test_accuracy: Floats
 
 
+class _Here(NamedTuple):
+    """What was delivered of a member whose episode is not complete."""
+
+    predictions: Sequence[Predictions]
+    sha256: str
+    likelihoods: Sequence[Floats]
+
+
 class Growth:
     """Grows a zoo, member by member.
 
@@ -79,12 +93,16 @@ class Growth:
         self.tasks = tasks
         self.rules = rules
         self.episodes: list[Episode] = []
+        self.arrivals = 0
         self._recipe = recipe
         self._ensemble = Ensemble(tasks)
         self._weights = np.ones(0)
         self._wanted: dict[str, Wanted] = {}
         self._draws: dict[int, list[Wanted]] = {}
-        self._early: dict[Slot, tuple[Sequence[Predictions], str]] = {}
+        self._certain: set[str] = set()
+        self._members: dict[Draw, Wanted] = {}
+        self._named: dict[str, Wanted] = {}
+        self._here: dict[str, _Here] = {}
         self._settle()
 
     @property
@@ -99,6 +117,11 @@ class Growth:
         return len(self._wanted) + undrawn * self.rules.members_per_episode
 
     @property
+    def certain_members(self) -> int:
+        """How many members the zoo has, or is certain to have."""
+        return len(self._certain)
+
+    @property
     def drawn_episodes(self) -> int:
         """The episodes up to this one have their draws."""
         return max(self._draws, default=len(self.episodes))
@@ -107,6 +130,39 @@ class Growth:
         """The members that are certain to be needed and not delivered yet, most urgent first."""
         return list(self._wanted.values())
 
+    def prospects(
+        self, *, count: int, predict: Predictor = mean_change
+    ) -> list[tuple[Wanted, float]]:
+        """Members that may be wanted later and are not here yet, likeliest first, each with the
+        chance that it will be wanted; see `zoo_ray.zoo.schedule.prospects`."""
+        standings = [Standing(e.losses, e.members_of_task) for e in self.episodes]
+        more: dict[int, tuple[Floats, int]] = {}
+        folded: list[Draw] = []
+
+        def fold(draw: Draw) -> dict[int, float] | None:
+            here = self._here.get(self._member(draw).spec.digest)
+            if here is None or len(folded) == _MOST_FOLDED:
+                return None
+            folded.append(draw)
+            losses = {}
+            for task, likelihood in zip(draw.tasks, here.likelihoods, strict=True):
+                before, members = more.get(task, (0.0, 0))
+                more[task] = before + likelihood, members + 1
+                losses[task] = self._ensemble.loss_with(task, more[task][0], members=members + 1)
+            return losses
+
+        found = prospects(self.rules, standings, count=count, fold=fold, predict=predict)
+        members = [(self._member(prospect.draw), prospect.chance) for prospect in found]
+        return [(w, chance) for w, chance in members if w.spec.digest not in self._here]
+
+    def needs(self, digest: str) -> bool:
+        """Whether the zoo has a member, or is certain to have it."""
+        return digest in self._certain
+
+    def may_want(self, digest: str) -> bool:
+        """Whether a member that `wanted` or `prospects` has named is still to come."""
+        return digest in self._named and digest not in self._here
+
     def wants(self, digest: str) -> bool:
         """Whether a member is wanted, by the digest of its spec."""
         return digest in self._wanted
@@ -114,9 +170,10 @@ class Growth:
     def deliver(
         self, digest: str, predictions: Sequence[Predictions], *, predictions_sha256: str
     ) -> None:
-        """Take in a member. Members of later slots wait until those before them have come.
+        """Take in a member that `wanted` or `prospects` named. Members of later slots wait until
+        those before them have come.
 
-        A member that is not wanted (any more) changes nothing.
+        A member that cannot be wanted (any more) changes nothing.
 
         Args:
             digest: of the member's spec.
@@ -126,12 +183,17 @@ class Growth:
         Raises:
             ValueError: the predictions do not fit the tasks.
         """
-        wanted = self._wanted.get(digest)
-        if wanted is None:
+        wanted = self._named.get(digest)
+        if wanted is None or digest in self._here:
             return
         self._check(wanted, predictions)
-        del self._wanted[digest]
-        self._early[wanted.slot] = (predictions, predictions_sha256)
+        likelihoods = [
+            self._ensemble.likelihood(task, prediction)
+            for task, prediction in zip(wanted.tasks, predictions, strict=True)
+        ]
+        self._here[digest] = _Here(predictions, predictions_sha256, likelihoods)
+        self.arrivals += 1
+        self._wanted.pop(digest, None)
         while not self.finished and self._next_episode_is_here():
             self._complete_episode()
             self._settle()
@@ -164,16 +226,34 @@ class Growth:
         for episode in settled_episodes(self.rules, complete=len(self.episodes)):
             if episode not in self._draws:
                 draws = draw_episode(self.rules, episode=episode, weights=self._weights)
-                self._draws[episode] = [self._want(draw) for draw in draws]
-                self._wanted.update({wanted.spec.digest: wanted for wanted in self._draws[episode]})
+                self._draws[episode] = [self._member(draw) for draw in draws]
+        drawn = [wanted for draws in self._draws.values() for wanted in draws]
+        certain = {wanted.spec.digest for wanted in drawn}
+        self._certain |= certain
+        last = self.drawn_episodes
+        self._members = {
+            draw: wanted
+            for draw, wanted in self._members.items()
+            if draw.slot.episode > last or wanted.spec.digest in certain
+        }
+        self._named = {wanted.spec.digest: wanted for wanted in self._members.values()}
+        self._here = {d: here for d, here in self._here.items() if d in self._named}
+        self._wanted = {
+            wanted.spec.digest: wanted for wanted in drawn if wanted.spec.digest not in self._here
+        }
 
-    def _want(self, draw: Draw) -> Wanted:
+    def _member(self, draw: Draw) -> Wanted:
+        known = self._members.get(draw)
+        if known is not None:
+            return known
         spec = MemberSpec(
             tasks=tuple(TaskShare(self.tasks[task].digest) for task in draw.tasks),
             recipe=self._recipe,
             seed=hash_bits("fit", self.rules.seed, draw.slot.episode, draw.slot.index),
         )
-        return Wanted(slot=draw.slot, tasks=draw.tasks, spec=spec)
+        wanted = Wanted(slot=draw.slot, tasks=draw.tasks, spec=spec)
+        self._members[draw] = self._named[spec.digest] = wanted
+        return wanted
 
     def _check(self, wanted: Wanted, predictions: Sequence[Predictions]) -> None:
         if len(predictions) != len(wanted.tasks):
@@ -183,18 +263,17 @@ class Growth:
 
     def _next_episode_is_here(self) -> bool:
         wanted = self._draws[len(self.episodes) + 1]
-        return all(member.slot in self._early for member in wanted)
+        return all(member.spec.digest in self._here for member in wanted)
 
     def _complete_episode(self) -> None:
         episode = len(self.episodes) + 1
         members = []
         for wanted in self._draws.pop(episode):
-            predictions, predictions_sha256 = self._early.pop(wanted.slot)
-            for position, prediction in zip(wanted.tasks, predictions, strict=True):
+            digest = wanted.spec.digest
+            here = self._here[digest]
+            for position, prediction in zip(wanted.tasks, here.predictions, strict=True):
                 self._ensemble.add(position, prediction)
-            members.append(
-                GrownMember(wanted.slot, wanted.tasks, wanted.spec.digest, predictions_sha256)
-            )
+            members.append(GrownMember(wanted.slot, wanted.tasks, digest, here.sha256))
         seen = range(episode)
         losses = np.array([self._ensemble.loss(task) for task in seen])
         self.episodes.append(

@@ -1,11 +1,13 @@
 """Which members may be fitted now. Pure functions of the rules and of what is known."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from zoo_ray.zoo.boosting import Floats, draw_tasks
+from zoo_ray.zoo.boosting import Floats, boosting_weights, draw_noise, draw_tasks, ranking
+from zoo_ray.zoo.forecast import Forecast, Predictor, Standing, mean_change
 
 Mode = Literal["continual", "isolated", "uniform"]
 
@@ -108,3 +110,132 @@ def draw_episode(rules: Rules, *, episode: int, weights: Floats) -> list[Draw]:
         )
         for index in range(rules.members_per_episode)
     ]
+
+
+class Prospect(NamedTuple):
+    """A draw that may come out so, and the probability that it does."""
+
+    draw: Draw
+    chance: float
+
+
+def prospects(
+    rules: Rules,
+    standings: Sequence[Standing],
+    *,
+    count: int,
+    fold: Callable[[Draw], Mapping[int, float] | None] = lambda _: None,
+    predict: Predictor = mean_change,
+) -> list[Prospect]:
+    """The likeliest draws of the episodes that no loss settles yet, likeliest first.
+
+    The draw is applied to guessed losses. Its noise is a function of the seed, so it comes out
+    otherwise only if an error of the guess lifts a task over one that outdid it; the chance is that
+    of no such thing, with normal errors (in their logistic approximation), each task by itself.
+
+    Args:
+        rules: of the zoo.
+        standings: of the complete episodes.
+        count: how many draws to look for. Those of the episodes next to come are looked at first.
+        fold: asked for the likeliest member of each slot ahead, in order. If it is there already,
+            folds it in, and gives the losses of its tasks with all that were folded in, by
+            position; else None.
+        predict: guesses losses.
+    """
+    settled = settled_episodes(rules, complete=len(standings))
+    forecast = predict(standings)
+    found: list[Prospect] = []
+    missing = 0
+    for episode in range(len(standings) + 1, rules.tasks + 1):
+        if episode not in settled and missing >= count:
+            break
+        members, known, whole = np.zeros(episode - 1), dict[int, float](), True
+        for draw, inclusion, options in _outlook(rules, episode, forecast, episode in settled):
+            losses = fold(draw)
+            if losses is None:
+                members += inclusion
+                missing += episode not in settled
+                whole = False
+            else:
+                known |= losses
+            found += options
+        if not whole:
+            known.pop(episode - 1, None)
+        forecast = forecast.after(members, known)
+    return sorted(found, key=lambda prospect: -prospect.chance)
+
+
+class _Outlook(NamedTuple):
+    """A slot's likeliest draw, each past task's probability to be drawn, and what may be drawn."""
+
+    likeliest: Draw
+    inclusion: Floats
+    options: list[Prospect]
+
+
+def _outlook(rules: Rules, episode: int, forecast: Forecast, settled: bool) -> list[_Outlook]:
+    weights = boosting_weights(forecast.losses)
+    if settled:
+        draws = draw_episode(rules, episode=episode, weights=weights)
+        return [_Outlook(draw, _share(draw), []) for draw in draws]
+    slots = []
+    log_weights, errors = np.log(weights), forecast.weight_errors
+    for index in range(rules.members_per_episode):
+        scores = log_weights + draw_noise(rules.seed, episode, index, episode - 1)
+        odds = _Odds(scores, errors, count=rules.past_tasks)
+        slot = Slot(episode, index)
+        options = [
+            Prospect(Draw(slot, (*tasks, episode - 1)), chance)
+            for tasks, chance in odds.likeliest()
+        ]
+        slots.append(_Outlook(options[0].draw, odds.inclusion, options))
+    return slots
+
+
+def _share(draw: Draw) -> Floats:
+    *past, newest = draw.tasks
+    share = np.zeros(newest)
+    share[past] = 1.0
+    return share
+
+
+class _Odds:
+    """How likely tasks are to be drawn, from their scores and these scores' errors."""
+
+    def __init__(self, scores: Floats, errors: Floats, *, count: int) -> None:
+        order = ranking(scores)
+        self._in, self._out = order[:count], order[count:]
+        threshold = (scores[self._in[-1]] + scores[self._out[0]]) / 2
+        # The logistic distribution function at 1.702 z is within 0.01 of the normal one at z.
+        self._odds = np.exp(-1.702 * np.abs(scores - threshold) / np.maximum(errors, 1e-9))
+
+    @property
+    def inclusion(self) -> Floats:
+        """Probability of each task to be among the drawn."""
+        share: Floats = self._odds / (1 + self._odds)
+        share[self._in] = 1 - share[self._in]
+        return share
+
+    def likeliest(self) -> list[tuple[tuple[int, ...], float]]:
+        """The likeliest set of tasks, and what the likeliest exchange makes of it."""
+        odds = self._odds
+        # Sets that differ by n exchanges have odds that sum to about (sum in x sum out)^n / n!^2.
+        all_sets = _bessel_i0(float(odds[self._in].sum() * odds[self._out].sum()))
+        leaves, enters = (tasks[odds[tasks].argmax()] for tasks in (self._in, self._out))
+        best = set(self._in.tolist())
+        other = best - {int(leaves)} | {int(enters)}
+        return [
+            (tuple(sorted(best)), 1 / all_sets),
+            (tuple(sorted(other)), float(odds[leaves] * odds[enters]) / all_sets),
+        ]
+
+
+def _bessel_i0(x: float) -> float:
+    """The sum of x^n / n!^2 over all n, I0(2 sqrt x); for one number, faster than np.i0."""
+    total = term = 1.0
+    n = 0
+    while term > 1e-6 * total:
+        n += 1
+        term *= x / (n * n)
+        total += term
+    return total

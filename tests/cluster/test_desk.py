@@ -1,0 +1,217 @@
+"""The driver's state machine, driven by simulated workers: the zoo is always the sequential one."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import toy_growth, toy_predictions, toy_rules
+
+from zoo_ray.cluster.desk import Desk
+from zoo_ray.cluster.leases import Worker
+
+
+def sequential(rules):
+    growth = toy_growth(rules)
+    while not growth.finished:
+        deliver(growth, growth.wanted()[0])
+    return growth
+
+
+def deliver(growth, wanted):
+    tasks = [growth.tasks[position] for position in wanted.tasks]
+    predictions = toy_predictions(wanted.spec, tasks)
+    growth.deliver(digest(wanted), predictions, predictions_sha256=digest(wanted))
+
+
+def digest(wanted):
+    return wanted.spec.digest
+
+
+class World:
+    """A desk, its workers, and a store."""
+
+    def __init__(self, rules, *, workers, store=None):
+        self.growth = toy_growth(rules)
+        self.desk = Desk(self.growth, speculate=True)
+        self.leases = self.desk.leases
+        self.store = dict(store or {})
+        self.asked_for = set()
+        self.fitted = []
+        self.speculative = set()
+        self.busy = {}  # by worker; None: it waits
+        self.orphans = []  # fits of workers that were given up
+        self.lives = 0
+        for rank in range(workers):
+            self.join(rank)
+        self.settle()
+
+    def join(self, rank):
+        self.lives += 1
+        worker = Worker(rank=rank, id=f"life {self.lives}", node="", place=str(rank))
+        self.leases.join(worker, now=0.0)
+        self.busy[worker] = None
+
+    def settle(self):
+        """All that happens by itself: look-ups, reports and leases, until nothing changes."""
+        while not self.growth.finished:
+            while new := self.desk.to_look_up():
+                for wanted in new:
+                    self.asked_for.add(digest(wanted))
+                    if digest(wanted) in self.store:
+                        deliver(self.growth, wanted)
+                    else:
+                        self.desk.missing(wanted)
+            changes = [self.report(worker) or self.ask(worker) for worker in self.busy]
+            if not any(changes):
+                break
+        self.check()
+
+    def report(self, worker):
+        wanted = self.busy[worker]
+        if wanted is None or self.desk.answer(worker, digest(wanted)) == "go on":
+            return False
+        self.busy[worker] = None
+        self.leases.give_back(worker, digest(wanted))
+        return True
+
+    def ask(self, worker):
+        if self.busy[worker] is None:
+            self.busy[worker] = self.leases.take(worker, now=0.0)
+            if wanted := self.busy[worker]:
+                assert digest(wanted) in self.asked_for
+                assert digest(wanted) not in self.store
+                if not self.growth.wants(digest(wanted)):
+                    self.speculative.add(digest(wanted))
+                return True
+        return False
+
+    def check(self):
+        """No worker waits, or speculates, while a certain spec waits; none is fitted twice."""
+        fits = [w.spec.digest for w in self.busy.values() if w is not None]
+        assert len(fits) == len(set(fits))
+        if self.growth.finished:
+            return
+        certain = {digest(wanted) for wanted in self.growth.wanted()}
+        if certain - set(fits):
+            assert len(fits) == len(self.busy)
+            assert set(fits) <= certain
+        assert fits or not self.busy
+
+    def publish(self, wanted):
+        self.fitted.append(digest(wanted))
+        self.store[digest(wanted)] = wanted
+        self.leases.end(digest(wanted))
+        if self.growth.may_want(digest(wanted)):
+            deliver(self.growth, wanted)
+
+    def finish(self, worker):
+        wanted, self.busy[worker] = self.busy[worker], None
+        self.publish(wanted)
+        self.settle()
+
+    def fail(self, worker):
+        wanted, self.busy[worker] = self.busy[worker], None
+        self.leases.avoid(digest(wanted))
+        self.settle()
+
+    def die(self, worker):
+        """The worker is given up; what it holds may come all the same, later."""
+        self.orphans.append(self.busy.pop(worker))
+        self.leases.dismiss(worker, excused=True)
+        self.join(worker.rank)
+        self.settle()
+
+    def deliver_late(self):
+        self.publish(self.orphans.pop())
+        self.settle()
+
+
+def working(world):
+    return [worker for worker, wanted in world.busy.items() if wanted is not None]
+
+
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_the_zoo_is_the_sequential_one(data):
+    rules = toy_rules(
+        data.draw(st.integers(1, 8), label="tasks"),
+        mode=data.draw(st.sampled_from(["continual"] * 3 + ["uniform", "isolated"]), label="mode"),
+        tasks_per_member=data.draw(st.integers(1, 4), label="b"),
+        members_per_episode=data.draw(st.integers(1, 2), label="m"),
+        seed=data.draw(st.integers(0, 9), label="seed"),
+    )
+    world = World(rules, workers=data.draw(st.integers(1, 6), label="workers"))
+    while not world.growth.finished:
+        events = ["finish"] * 6 + ["die"]
+        if world.orphans:
+            events.append("late")
+        early = [w for w in working(world) if not world.growth.wants(digest(world.busy[w]))]
+        if early:
+            events.append("fail")
+        event = data.draw(st.sampled_from(events), label="event")
+        if event == "late":
+            world.deliver_late()
+        elif event == "fail":
+            world.fail(data.draw(st.sampled_from(early), label="which"))
+        else:
+            getattr(world, event)(data.draw(st.sampled_from(working(world)), label="which"))
+    oracle = sequential(rules)
+    assert [m.digest for m in world.growth.members()] == [m.digest for m in oracle.members()]
+    assert world.growth.digest() == oracle.digest()
+    assert set(world.fitted) <= world.asked_for
+
+
+def test_idle_workers_fit_what_will_be_wanted():
+    rules = toy_rules(12)
+    world = World(rules, workers=4)
+    while not world.growth.finished:
+        world.finish(working(world)[0])
+    used = world.speculative & {m.digest for m in world.growth.members()}
+    assert len(used) > len(world.speculative) / 2 > 2
+
+
+def test_without_speculation_only_certain_members_are_fitted():
+    desk = Desk(toy_growth(toy_rules(12)), speculate=False)
+    for wanted in desk.to_look_up():
+        desk.missing(wanted)
+    assert desk.to_look_up() == []
+    world_of_one = World(toy_rules(12), workers=1)
+    while not world_of_one.growth.finished:
+        world_of_one.finish(working(world_of_one)[0])
+    assert world_of_one.speculative == set()
+
+
+def test_what_the_store_holds_is_not_fitted_early():
+    rules = toy_rules(12)
+    first = World(rules, workers=6)
+    while not first.growth.finished:
+        first.finish(working(first)[-1])
+    second = World(rules, workers=6, store=first.store)
+    assert second.growth.finished
+    assert second.fitted == []
+
+
+def test_a_fit_that_nobody_can_want_any_more_is_dropped():
+    world = World(toy_rules(12, tasks_per_member=3), workers=6)
+    dropped = set()
+    answer = world.desk.answer
+
+    def watch(worker, of):
+        heard = answer(worker, of)
+        if heard == "drop":
+            dropped.add(of)
+        return heard
+
+    world.desk.answer = watch
+    while not world.growth.finished:
+        world.finish(next(w for w in working(world) if world.growth.wants(digest(world.busy[w]))))
+    assert dropped
+    assert not dropped & {m.digest for m in world.growth.members()}
+
+
+def test_a_member_that_was_damaged_is_looked_up_again():
+    world = World(toy_rules(3), workers=1)
+    (worker,) = working(world)
+    held = digest(world.busy[worker])
+    assert held not in map(digest, world.desk.to_look_up())
+    world.leases.end(held)
+    world.desk.damaged(held)
+    assert held in map(digest, world.desk.to_look_up())
