@@ -1,6 +1,6 @@
 """Which worker fits what."""
 
-from zoo_ray.cluster.leases import MAX_LOST_FITS, MUCH_LIKELIER, Leases, Worker
+from zoo_ray.cluster.leases import MAX_LOST_FITS, MUCH_BETTER, Leases, Worker
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.zoo.growth import Wanted
 from zoo_ray.zoo.schedule import Slot
@@ -206,18 +206,18 @@ def test_what_was_alone_already_is_not_tried_again():
 # ---- speculation
 
 
-def considered(leases, *chances):
-    """Speculative specs 10, 11, ... with these chances."""
-    for number, chance in enumerate(chances, start=10):
-        leases.consider(wanted(number), chance=chance)
+def considered(leases, *worths):
+    """Speculative specs 10, 11, ... with these worths."""
+    for number, worth in enumerate(worths, start=10):
+        leases.consider(wanted(number), worth=worth)
     return leases
 
 
-def reconsidered(leases, *chances):
-    leases.reconsider({digest(number): c for number, c in enumerate(chances, start=10)})
+def reconsidered(leases, *worths):
+    leases.reconsider({digest(number): w for number, w in enumerate(worths, start=10)})
 
 
-def test_certain_specs_come_first_then_the_likeliest():
+def test_certain_specs_come_first_then_the_best():
     leases = considered(offered(1), 0.5, 0.9, 0.7)
     assert take(leases, A) == wanted(1)
     assert take(leases, B) == wanted(11)
@@ -237,7 +237,7 @@ def test_a_speculative_spec_becomes_certain_where_it_waits_or_is_held():
     assert take(leases, C) == wanted(1)
 
 
-def test_what_has_no_chance_any_more_is_dropped_and_leased_to_nobody():
+def test_what_has_no_worth_any_more_is_dropped_and_leased_to_nobody():
     leases = considered(offered(), 0.9, 0.5)
     take(leases, A)
     reconsidered(leases)
@@ -247,7 +247,7 @@ def test_what_has_no_chance_any_more_is_dropped_and_leased_to_nobody():
     assert take(leases, B) is None
 
 
-def test_the_unlikeliest_yield_to_certain_specs_and_go_on_later():
+def test_the_worst_yield_to_certain_specs_and_go_on_later():
     leases = considered(offered(), 0.9, 0.5, 0.7)
     for of in (A, B, C):
         take(leases, of)
@@ -267,12 +267,12 @@ def test_the_unlikeliest_yield_to_certain_specs_and_go_on_later():
     assert take(leases, C) == wanted(12)
 
 
-def test_a_fit_yields_to_one_that_is_much_likelier():
+def test_a_fit_yields_to_one_that_is_much_better():
     leases = considered(offered(), 0.3)
     take(leases, A)
-    leases.consider(wanted(11), chance=0.8)
+    leases.consider(wanted(11), worth=0.8)
     assert leases.answer(A, digest(10)) == "go on"
-    leases.consider(wanted(12), chance=0.3 * MUCH_LIKELIER + 0.05)
+    leases.consider(wanted(12), worth=0.3 * MUCH_BETTER + 0.05)
     assert leases.answer(A, digest(10)) == "yield"
     leases.give_back(A, digest(10))
     assert take(leases, A) == wanted(12)
@@ -291,7 +291,7 @@ def test_a_speculative_spec_that_cost_its_worker_waits_until_it_is_certain():
     leases = considered(offered(), 0.9)
     take(leases, A)
     leases.dismiss(A)
-    leases.consider(wanted(10), chance=0.9)
+    leases.consider(wanted(10), worth=0.9)
     assert take(leases, B) is None
     leases.offer(wanted(10))
     assert take(leases, B) == wanted(10)
@@ -309,6 +309,6 @@ def test_a_new_driver_learns_of_speculative_fits_too():
     leases = considered(offered(1), 0.9)
     leases.claim(B, digest(10), now=0.0)
     assert leases.held() == {1: wanted(10)}
-    leases.consider(wanted(10), chance=0.8)
+    leases.consider(wanted(10), worth=0.8)
     assert take(leases, A) == wanted(1)
     assert take(leases, C) is None

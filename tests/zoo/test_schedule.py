@@ -86,12 +86,12 @@ def test_prospects_are_the_draws_of_episodes_that_are_not_settled():
     rules = toy_rules(8)
     found = prospects(rules, standings(*LOSSES), count=2)
     assert {p.draw.slot.episode for p in found} == {6, 7}  # 5 is settled
-    for draw, chance in found:
+    for draw, chance, _ in found:
         assert 0 <= chance <= 1
         assert list(draw.tasks) == sorted(set(draw.tasks))
         assert draw.tasks[-1] == draw.slot.episode - 1
-    chances = [chance for _, chance in found]
-    assert chances == sorted(chances, reverse=True)
+    worths = [p.worth for p in found]
+    assert worths == sorted(worths, reverse=True)
 
 
 def test_chances_of_a_slot_do_not_add_up_to_more_than_one():
@@ -144,7 +144,7 @@ def test_chances_are_about_as_often_right_as_they_say():
         losses[list(sixth.tasks[:-1])] *= np.exp(rng.normal(-0.2, 0.2))
         losses = np.append(losses, rng.lognormal(-0.7, 0.5))
         (truth,) = draw_episode(rules, episode=7, weights=boosting_weights(losses))
-        for draw, chance in prospects(rules, past, count=1):
+        for draw, chance, _ in prospects(rules, past, count=1):
             if draw.slot.episode == 7:
                 expected, right, trials = expected + chance, right + (draw == truth), trials + 1
     assert trials == 600

@@ -72,25 +72,23 @@ class Desk:
         """Choose what is worth a speculative fit, if that may have changed."""
         growth, leases = self.growth, self.leases
         # Each arrival sharpens the guess; among a thousand workers' that is not worth the work.
-        arrivals = growth.arrivals // max(1, leases.workers // _REPLAN_SHARE)
-        state = arrivals, leases.workers
-        if state == self._planned_for and leases.considers_any:
+        state = growth.arrivals // max(1, leases.workers // _REPLAN_SHARE), leases.workers
+        if state == self._planned_for:
             return
         self._planned_for = state
-        self._prospects = {
-            wanted.spec.digest: (wanted, chance)
-            for wanted, chance in growth.prospects(count=leases.workers, predict=self._predict)
-            if chance >= LEAST_CHANCE
-        }
-        chances = {digest: chance for digest, (_, chance) in self._prospects.items()}
+        prospects = growth.prospects(
+            count=leases.workers, least=LEAST_CHANCE, predict=self._predict
+        )
+        self._prospects = {wanted.spec.digest: (wanted, worth) for wanted, worth in prospects}
+        worths = {digest: worth for digest, (_, worth) in self._prospects.items()}
         for wanted in leases.held().values():
-            if growth.may_want(wanted.spec.digest):  # whatever became of its chance
-                chances.setdefault(wanted.spec.digest, LEAST_CHANCE)
-        leases.reconsider(chances)
+            if growth.may_want(wanted.spec.digest):  # whatever it is worth now
+                worths.setdefault(wanted.spec.digest, LEAST_CHANCE)
+        leases.reconsider(worths)
         for digest in self._prospects.keys() & self._missing:
             self._consider(digest)
 
     def _consider(self, digest: str) -> None:
         if digest in self._prospects:
-            wanted, chance = self._prospects[digest]
-            self.leases.consider(wanted, chance=chance)
+            wanted, worth = self._prospects[digest]
+            self.leases.consider(wanted, worth=worth)

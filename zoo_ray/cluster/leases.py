@@ -9,8 +9,8 @@ from zoo_ray.zoo.growth import Wanted
 MAX_LOST_FITS = 3
 """A spec whose worker ended so often is not given to another."""
 
-MUCH_LIKELIER = 3.0
-"""A speculative fit is left for another that is so many times likelier to be used. Replayed, any
+MUCH_BETTER = 3.0
+"""A speculative fit is left for another that is worth so many times as much. Replayed, any
 factor from 1.5 to 8 gives 2% to 10% more speed and 5% to 20% fewer fits than none."""
 
 
@@ -45,16 +45,16 @@ class _Seat:
     worker: Worker
     heard_at: float
     lease: Wanted | None = None
-    chance: float | None = None  # None: the spec is certain
+    worth: float | None = None  # None: the spec is certain
 
 
 @dataclass
 class Leases:
     """Certain specs wait in the order in which they were offered, speculative ones in that of their
-    chances; a worker holds one at a time."""
+    worth; a worker holds one at a time."""
 
     _waiting: dict[str, Wanted] = field(default_factory=dict)
-    _likely: dict[str, tuple[Wanted, float]] = field(default_factory=dict)
+    _early: dict[str, tuple[Wanted, float]] = field(default_factory=dict)
     _seats: dict[int, _Seat] = field(default_factory=dict)
     _held: dict[str, _Seat] = field(default_factory=dict)
     _yielding: set[str] | None = None  # digests; None: to be found out anew
@@ -68,42 +68,37 @@ class Leases:
     def offer(self, wanted: Wanted) -> None:
         """Add a certain spec to those that wait for a worker, unless one is at it already."""
         digest = wanted.spec.digest
-        self._likely.pop(digest, None)
+        self._early.pop(digest, None)
         if digest in self._held:
-            self._held[digest].chance = None
+            self._held[digest].worth = None
         else:
             self._waiting[digest] = wanted
         self._yielding = None
 
-    def consider(self, wanted: Wanted, *, chance: float) -> None:
-        """Add a speculative spec, with the chance that it will be wanted."""
+    def consider(self, wanted: Wanted, *, worth: float) -> None:
+        """Add a speculative spec, with what it is worth to have it early."""
         digest = wanted.spec.digest
         if digest not in self._avoided and digest not in self._held:
-            self._likely[digest] = (wanted, chance)
+            self._early[digest] = (wanted, worth)
             self._yielding = None
 
-    def reconsider(self, chances: Mapping[str, float]) -> None:
-        """Give the speculative specs new chances, by digest. One that has none is not leased any
+    def reconsider(self, worths: Mapping[str, float]) -> None:
+        """Tell what the speculative specs are worth now, by digest. One of none is not leased any
         more, and the worker that holds it is to drop it."""
-        self._likely = {
-            digest: (wanted, chances[digest])
-            for digest, (wanted, _) in self._likely.items()
-            if digest in chances
+        self._early = {
+            digest: (wanted, worths[digest])
+            for digest, (wanted, _) in self._early.items()
+            if digest in worths
         }
         for digest, seat in self._held.items():
-            if seat.chance is not None:
-                seat.chance = chances.get(digest, 0.0)
+            if seat.worth is not None:
+                seat.worth = worths.get(digest, 0.0)
         self._yielding = None
 
     @property
     def workers(self) -> int:
         """How many workers there are."""
         return len(self._seats)
-
-    @property
-    def considers_any(self) -> bool:
-        """Whether a speculative spec waits."""
-        return bool(self._likely)
 
     def avoid(self, digest: str) -> None:
         """Lease a spec no more unless it is certain: its fit has failed, or cost a worker."""
@@ -113,7 +108,7 @@ class Leases:
     def end(self, digest: str) -> None:
         """Forget a spec, whoever holds it: it was fitted, or is not wanted any more."""
         self._waiting.pop(digest, None)
-        self._likely.pop(digest, None)
+        self._early.pop(digest, None)
         self._alone.discard(digest)
         self._yielding = None
         if digest in self._held:
@@ -122,13 +117,13 @@ class Leases:
     def answer(self, worker: Worker, digest: str) -> Answer:
         """What to tell a worker of the speculative fit that it reports.
 
-        It yields to a speculative spec that is much likelier. Where certain ones wait, as many of
+        It yields to a speculative spec that is much better. Where certain ones wait, as many of
         the unlikeliest fits yield.
         """
         seat = self._seat(worker)
         if seat is None or self._held.get(digest) is not seat:
             return "yield"
-        if seat.chance == 0:
+        if seat.worth == 0:
             return "drop"
         if self._yielding is None:  # asked twice a second by every worker
             self._yielding = self._find_yielding()
@@ -212,8 +207,8 @@ class Leases:
         seat.heard_at = now
         if seat.lease is None and digest in self._waiting:
             self._give(seat, self._waiting.pop(digest), None)
-        elif seat.lease is None and digest in self._likely:
-            self._give(seat, *self._likely.pop(digest))
+        elif seat.lease is None and digest in self._early:
+            self._give(seat, *self._early.pop(digest))
 
     def quiet(self, *, now: float, for_s: float) -> list[Worker]:
         """The workers that hold a spec and have not been heard of for so many seconds."""
@@ -236,7 +231,7 @@ class Leases:
         self._gone.add(worker.id)
         if seat.lease is not None:
             digest = seat.lease.spec.digest
-            if seat.chance is not None and not excused:
+            if seat.worth is not None and not excused:
                 self.avoid(digest)
                 return
             self._lost[digest] = self._lost.get(digest, 0) + (not excused)
@@ -254,8 +249,8 @@ class Leases:
         present = seat is not None and seat.worker.id == worker.id and not self.is_gone(worker)
         return seat if present else None
 
-    def _give(self, seat: _Seat, wanted: Wanted, chance: float | None) -> None:
-        seat.lease, seat.chance = wanted, chance
+    def _give(self, seat: _Seat, wanted: Wanted, worth: float | None) -> None:
+        seat.lease, seat.worth = wanted, worth
         self._held[wanted.spec.digest] = seat
         self._yielding = None
 
@@ -266,24 +261,24 @@ class Leases:
         self._yielding = None
 
     def _find_yielding(self) -> set[str]:
-        best = max((chance for _, chance in self._likely.values()), default=0.0)
-        unlikely = sorted(
-            (seat.chance, digest) for digest, seat in self._held.items() if seat.chance is not None
+        best = max((worth for _, worth in self._early.values()), default=0.0)
+        worst = sorted(
+            (seat.worth, digest) for digest, seat in self._held.items() if seat.worth is not None
         )
         waiting = len(self._waiting)
         return {
             digest
-            for number, (chance, digest) in enumerate(unlikely)
-            if number < waiting or best > MUCH_LIKELIER * chance
+            for number, (worth, digest) in enumerate(worst)
+            if number < waiting or best > MUCH_BETTER * worth
         }
 
     def _take_back(self, seat: _Seat) -> None:
         assert seat.lease is not None
         digest = seat.lease.spec.digest
-        if seat.chance is None:
+        if seat.worth is None:
             self._waiting = {digest: seat.lease, **self._waiting}
-        elif seat.chance > 0:
-            self._likely[digest] = (seat.lease, seat.chance)
+        elif seat.worth > 0:
+            self._early[digest] = (seat.lease, seat.worth)
         self._clear(seat)
 
     def _hopeful(self, digest: str) -> bool:
@@ -296,9 +291,9 @@ class Leases:
         digest = next((digest for digest in self._waiting if self._hopeful(digest)), None)
         if digest is not None:
             self._give(seat, self._waiting.pop(digest), None)
-        elif self._likely:
-            digest = max(self._likely, key=lambda digest: self._likely[digest][1])
-            self._give(seat, *self._likely.pop(digest))
+        elif self._early:
+            digest = max(self._early, key=lambda digest: self._early[digest][1])
+            self._give(seat, *self._early.pop(digest))
 
     def _company(self, seat: _Seat) -> set[str]:
         """Digests of what the others of a seat's place are fitting."""

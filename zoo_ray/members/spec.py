@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -79,7 +79,12 @@ class MemberSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` is its inverse."""
-        return asdict(self)
+        return {
+            "tasks": [dict(vars(share)) for share in self.tasks],  # asdict copies deeply
+            "recipe": dict(vars(self.recipe)),
+            "seed": self.seed,
+            "fit_version": self.fit_version,
+        }
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> "MemberSpec":

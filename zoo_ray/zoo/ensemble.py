@@ -1,11 +1,12 @@
 """The zoo's averaged predictions, task by task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo_ray.task import PARTS, PartName, Predictions, TaskLabels
-from zoo_ray.zoo.boosting import Floats, log_loss, mean_log_loss
+from zoo_ray.zoo.boosting import Floats, log_loss
 
 
 class Ensemble:
@@ -71,23 +72,19 @@ class Ensemble:
             self._loss[position] = loss
         return loss
 
-    def likelihood(self, position: int, predictions: Predictions) -> Floats:
+    def likelihood(
+        self, position: int, predictions: Mapping[PartName, npt.NDArray[np.floating]]
+    ) -> Floats:
         """What a member gives the true class of each training sample, float64."""
         labels = self._tasks[position].train
         return predictions["train"][np.arange(len(labels)), labels].astype(np.float64)
 
-    def loss_with(self, position: int, more: Floats, *, members: int) -> float:
-        """What `loss` would be with some members more.
-
-        Args:
-            position: of the task.
-            more: the sum of these members' `likelihood`s.
-            members: how many they are.
-        """
-        if self._members[position]:
-            labels = self._tasks[position].train
-            more = more + self._sums[position]["train"][np.arange(len(labels)), labels]
-        return mean_log_loss(more / (self._total_weight[position] + members))
+    def likelihoods(self, position: int) -> tuple[Floats, float]:
+        """The members' weighted sum of `likelihood`, and of their weights: with those of members
+        more added, `mean_log_loss` of the quotient is what `loss` would be with them."""
+        if not self._members[position]:
+            return np.zeros(len(self._tasks[position].train)), 0.0
+        return self.likelihood(position, self._sums[position]), self._total_weight[position]
 
     def accuracy(self, position: int, part: PartName) -> float:
         """Share of samples whose most probable class is right (ties: the first); NaN for a part

@@ -13,14 +13,14 @@ import numpy as np
 from zoo_ray.keys import hash_bits
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.task import PartName, Predictions, TaskLabels
-from zoo_ray.zoo.boosting import Floats, boosting_weights
+from zoo_ray.zoo.boosting import Floats, boosting_weights, mean_log_loss
 from zoo_ray.zoo.ensemble import Ensemble
 from zoo_ray.zoo.forecast import Predictor, Standing, mean_change
 from zoo_ray.zoo.schedule import Draw, Rules, Slot, draw_episode, prospects, settled_episodes
 
 # So many members that are here early are folded into the guess of what comes after them: a bound
 # on the work, and guesses that far ahead are vague anyway.
-_MOST_FOLDED = 64
+_MOST_FOLDED = 32
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class Growth:
         return list(self._wanted.values())
 
     def prospects(
-        self, *, count: int, predict: Predictor = mean_change
+        self, *, count: int, least: float = 0.0, predict: Predictor = mean_change
     ) -> list[tuple[Wanted, float]]:
-        """Members that may be wanted later and are not here yet, likeliest first, each with the
-        chance that it will be wanted; see `zoo_ray.zoo.schedule.prospects`."""
+        """Members that may be wanted later and are not here yet, each with the worth of fitting it
+        early; see `zoo_ray.zoo.schedule.prospects`."""
         standings = [Standing(e.losses, e.members_of_task) for e in self.episodes]
-        more: dict[int, tuple[Floats, int]] = {}
+        with_early: dict[int, tuple[Floats, float]] = {}
         folded: list[Draw] = []
 
         def fold(draw: Draw) -> dict[int, float] | None:
@@ -146,14 +146,16 @@ class Growth:
             folded.append(draw)
             losses = {}
             for task, likelihood in zip(draw.tasks, here.likelihoods, strict=True):
-                before, members = more.get(task, (0.0, 0))
-                more[task] = before + likelihood, members + 1
-                losses[task] = self._ensemble.loss_with(task, more[task][0], members=members + 1)
+                total, weight = with_early.get(task) or self._ensemble.likelihoods(task)
+                total, weight = with_early[task] = total + likelihood, weight + 1
+                losses[task] = mean_log_loss(total / weight)
             return losses
 
-        found = prospects(self.rules, standings, count=count, fold=fold, predict=predict)
-        members = [(self._member(prospect.draw), prospect.chance) for prospect in found]
-        return [(w, chance) for w, chance in members if w.spec.digest not in self._here]
+        found = prospects(
+            self.rules, standings, count=count, least=least, fold=fold, predict=predict
+        )
+        members = [(self._member(prospect.draw), prospect.worth) for prospect in found]
+        return [(w, worth) for w, worth in members if w.spec.digest not in self._here]
 
     def needs(self, digest: str) -> bool:
         """Whether the zoo has a member, or is certain to have it."""
