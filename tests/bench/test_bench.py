@@ -63,3 +63,33 @@ def test_fit(dataset):
     # As the issue counts them: forward and backward, images of 32 x 32 pixels.
     mflop = {name: found["roofline"][name]["mflop_per_image"] for name in found["roofline"]}
     assert mflop == pytest.approx({"small_conv": 71.7, "wide_resnet_16_4": 2355}, rel=1e-3)
+
+
+def test_recorded_zoos_are_replayed(dataset, tmp_path):
+    command = [sys.executable, "bench/record.py", "bench/streams/short.yaml", str(tmp_path)]
+    command += ["--seeds", "1", f"--set=benchmark.dataset={dataset}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"b2-seed0.npz", "b5-seed0.npz"}
+    found = bench("schedule", str(tmp_path))
+    assert list(found) == ["b5", "b2"]
+    for speedups in found.values():
+        assert list(speedups) == ["2", "4", "8", "16"]
+        assert 1 <= speedups["2"] <= 2
+        assert speedups["2"] <= speedups["16"] <= 16
+    assert bench("schedule", str(tmp_path), "--workers", "1")["b5"] == {"1": 1.0}
+
+
+def test_driver_scale():
+    words = ["--tasks", "12", "--workers", "8", "--tasks-per-member", "3"]
+    found = bench("driver_scale", *words, "--members-per-episode", "2")
+    assert list(found) == ["ms_per_member", "members", "tasks", "rss_mb"]
+    assert (found["members"], found["tasks"]) == (24, 12)
+    assert found["ms_per_member"] > 0
+
+
+@pytest.mark.slow
+def test_workers(dataset):
+    found = bench("workers", "--dataset", dataset)
+    assert list(found) == ["workers", "one_s", "more_s", "ratio", "shortest_fit_s", "equal"]
+    assert found["equal"]

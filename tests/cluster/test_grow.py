@@ -53,6 +53,23 @@ def test_any_number_of_workers_grows_the_same_zoo(oracle, tmp_path):
         assert seen[-1].work_share == 1.0
 
 
+def test_workers_that_would_wait_fit_what_will_be_wanted(oracle, tmp_path):
+    """The first two episodes are certain; of the rest, a worker of two does its share early."""
+    seen = []
+    early = grow(
+        quickstart(tmp_path / "early", **{"workers.count": 2}),
+        name="quickstart",
+        on_progress=seen.append,
+    )
+    assert early.speculative.fitted >= early.speculative.used > 0
+    assert any(not fit.certain for progress in seen for fit in progress.fits)
+    assert early.growth.digest() == oracle.growth.digest()
+    config = quickstart(tmp_path / "idle", **{"workers.count": 2, "workers.speculate": "false"})
+    idle = grow(config, name="quickstart")
+    assert idle.speculative == (0, 0)
+    assert idle.growth.digest() == oracle.growth.digest()
+
+
 def test_a_grown_zoo_is_read_and_not_fitted(oracle):
     again = grow(quickstart(oracle.store, **{"workers.count": 2}), name="quickstart")
     assert (again.fitted, again.read) == (0, 5)

@@ -66,7 +66,7 @@ class Desk:
         """What to tell a worker of the fit that it reports."""
         if self.growth.wants(digest):
             return "go on"
-        return self.leases.answer(worker, digest)
+        return self.leases.answer(worker, digest) if self.growth.may_want(digest) else "drop"
 
     def _plan(self) -> None:
         """Choose what is worth a speculative fit, if that may have changed."""

@@ -55,7 +55,7 @@ class Driver:
         self._fit_progress: dict[str, FitProgress] = {}
         self._work: Work | None = None
         self._fitted: set[str] = set()
-        self._speculative: set[str] = set()
+        self._early: set[str] = set()
         self._first_fit = seen.first_fit if seen else None
         self._error: str | None = None
         self._started.set()
@@ -98,8 +98,8 @@ class Driver:
             first_fit=self._first_fit,
             fits=fits,
             speculative=Speculative(
-                fitted=early.fitted + len(self._speculative),
-                used=early.used + sum(map(self._growth.needs, self._speculative)),
+                fitted=early.fitted + len(self._early & self._fitted),
+                used=early.used + sum(map(self._growth.needs, self._early & self._fitted)),
             ),
         )
 
@@ -116,6 +116,7 @@ class Driver:
                 wanted = self._leases.take(worker, now=time.monotonic())
                 if wanted is not None:
                     self._first_fit = self._first_fit or time.time()
+                    self._note_if_early(wanted.spec.digest)
                     return wanted
                 await self._changed.wait()
         return None
@@ -127,6 +128,7 @@ class Driver:
         self._fit_progress[digest] = progress
         if self._work is None:
             return "go on"  # the store is still being read: nobody knows what the zoo will want
+        self._note_if_early(digest)
         return "drop" if self._over() else self._desk.answer(worker, digest)
 
     async def give_back(self, worker: Worker, digest: str) -> None:
@@ -140,8 +142,6 @@ class Driver:
         """Fold in a member that a worker has published."""
         await self._started.wait()
         self._fitted.add(digest)
-        if not self._growth.needs(digest):
-            self._speculative.add(digest)
         self._leases.end(digest)
         self._fit_progress.pop(digest, None)
         if not self._growth.may_want(digest):
@@ -181,6 +181,10 @@ class Driver:
             await self._fail(wanted, failed)
 
     # ---- within
+
+    def _note_if_early(self, digest: str) -> None:
+        if not self._growth.needs(digest):
+            self._early.add(digest)
 
     def _over(self) -> bool:
         return self._growth.finished or self._error is not None
