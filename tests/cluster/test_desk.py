@@ -1,5 +1,6 @@
 """The driver's state machine, driven by simulated workers: the zoo is always the sequential one."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import toy_growth, toy_predictions, toy_rules
@@ -138,7 +139,7 @@ def test_whatever_happens_the_zoo_is_the_sequential_one(data):
         members_per_episode=data.draw(st.integers(1, 2), label="m"),
         seed=data.draw(st.integers(0, 9), label="seed"),
     )
-    world = World(rules, workers=data.draw(st.integers(1, 6), label="workers"))
+    world = World(rules, workers=data.draw(st.integers(1, 6) | st.just(40), label="workers"))
     while not world.growth.finished:
         events = ["finish"] * 6 + ["die"]
         if world.orphans:
@@ -179,12 +180,13 @@ def test_without_speculation_only_certain_members_are_fitted():
     assert world_of_one.speculative == set()
 
 
-def test_what_the_store_holds_is_not_fitted_early():
+@pytest.mark.parametrize("workers", [6, 40])
+def test_what_the_store_holds_is_not_fitted_early(workers):
     rules = toy_rules(12)
-    first = World(rules, workers=6)
+    first = World(rules, workers=workers)
     while not first.growth.finished:
         first.finish(working(first)[-1])
-    second = World(rules, workers=6, store=first.store)
+    second = World(rules, workers=workers, store=first.store)
     assert second.growth.finished
     assert second.fitted == []
 
@@ -215,3 +217,16 @@ def test_a_member_that_was_damaged_is_looked_up_again():
     world.leases.end(held)
     world.desk.damaged(held)
     assert held in map(digest, world.desk.to_look_up())
+
+
+def test_a_member_that_was_found_is_not_looked_up_again():
+    """Among many workers, its arrival alone is not planned for."""
+    desk = Desk(toy_growth(toy_rules(60)), speculate=True)
+    for rank in range(64):
+        desk.leases.join(Worker(rank=rank, id=str(rank), node="", place=str(rank)), now=0.0)
+    for wanted in desk.to_look_up():
+        desk.missing(wanted)
+    found, *others = desk.to_look_up()
+    assert others
+    deliver(desk.growth, found)
+    assert desk.to_look_up() == others

@@ -44,8 +44,11 @@ class Desk:
         if new or not self._speculate or self.growth.finished:
             return new
         self._plan()
-        likely = self._prospects.items()
-        return [wanted for digest, (wanted, _) in likely if digest not in self._missing]
+        return [
+            wanted
+            for digest, (wanted, _) in self._prospects.items()
+            if digest not in self._missing and self.growth.may_want(digest)
+        ]
 
     def missing(self, wanted: Wanted) -> None:
         """Hear that the store does not hold a member: it is to be fitted."""
