@@ -83,7 +83,7 @@ class Cluster:
             predictions = [self._predictions(task) for task in wanted.tasks]
             self.fitted += 1
             began = time.process_time()
-            desk.leases.end(digest)
+            desk.published(digest)
             if growth.may_want(digest):
                 growth.deliver(digest, predictions, predictions_sha256=digest)
             self._look_up()
@@ -112,7 +112,7 @@ class Cluster:
             if self._desk.answer(worker, digest) == "go on":
                 self._holds[rank] = wanted  # the last to report again
             else:
-                self._desk.leases.give_back(worker, digest)
+                self._desk.give_back(worker, digest)
                 left.add(rank)
         return left
 

@@ -118,7 +118,7 @@ def replay(recording: Recording, *, workers: int, predict: Predictor = mean_chan
         result.fitted += 1
         result.speculative += fit.speculative
         result.used += fit.speculative and digest in recording.members
-        desk.leases.end(digest)
+        desk.published(digest)
         if digest in recording.members:
             recording.deliver(growth, digest)
         else:
@@ -135,7 +135,7 @@ def _assign(desk, team, fits, busy, recording, *, now: float) -> None:
             if fit is not None and desk.answer(worker, fit.wanted.spec.digest) != "go on":
                 fit.left -= now - fit.began
                 del busy[worker]
-                desk.leases.give_back(worker, fit.wanted.spec.digest)
+                desk.give_back(worker, fit.wanted.spec.digest)
                 settled = False
             if worker not in busy and (wanted := desk.leases.take(worker, now=now)):
                 digest = wanted.spec.digest

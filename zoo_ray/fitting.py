@@ -38,7 +38,7 @@ def fit_from_store(
 
     Raises:
         FitFailed: as `fit`.
-        CutShort: as `fit`; there is a checkpoint then.
+        CutShort: as `fit`; the store has a checkpoint then, if it could be saved.
         UserError: the store cannot be read.
         ValueError: as `fit`, but for checkpoints.
     """

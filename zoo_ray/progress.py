@@ -50,7 +50,8 @@ class FitState:
 
 
 class Speculative(NamedTuple):
-    """Members that were fitted before it was certain that they would be wanted.
+    """Members that were fitted before it was certain that they would be wanted. A driver that has
+    restarted no longer knows which of those fitted before come to be used.
 
     Attributes:
         fitted: how many.

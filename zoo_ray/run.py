@@ -33,7 +33,7 @@ class RunResult:
         name: of the run.
         store: address of the store.
         growth: the zoo.
-        fitted: members published by this call.
+        fitted: members of the zoo that this call published.
         read: members used from the store.
         speculative: members that this call fitted before they were certain to be wanted.
         first_fit_s: seconds from the command's start to the first fit's; None if nothing was

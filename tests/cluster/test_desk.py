@@ -70,7 +70,7 @@ class World:
         if wanted is None or self.desk.answer(worker, digest(wanted)) == "go on":
             return False
         self.busy[worker] = None
-        self.leases.give_back(worker, digest(wanted))
+        self.desk.give_back(worker, digest(wanted))
         return True
 
     def ask(self, worker):
@@ -99,7 +99,7 @@ class World:
     def publish(self, wanted):
         self.fitted.append(digest(wanted))
         self.store[digest(wanted)] = wanted
-        self.leases.end(digest(wanted))
+        self.desk.published(digest(wanted))
         if self.growth.may_want(digest(wanted)):
             deliver(self.growth, wanted)
 
@@ -230,3 +230,28 @@ def test_a_member_that_was_found_is_not_looked_up_again():
     assert others
     deliver(desk.growth, found)
     assert desk.to_look_up() == others
+
+
+def test_what_has_been_delivered_is_leased_to_nobody():
+    """Its look-up was under way when it was published, and came back empty."""
+    world = World(toy_rules(6), workers=1)
+    (worker,) = working(world)
+    wanted = world.busy[worker]
+    deliver(world.growth, wanted)
+    assert world.desk.answer(worker, digest(wanted)) == "drop"
+    world.desk.give_back(worker, digest(wanted))
+    assert world.leases.take(worker, now=0.0) != wanted
+
+
+def test_a_published_member_is_fitted_by_nobody_else_before_it_is_read():
+    world = World(toy_rules(12), workers=2)
+    while not (early := [w for w in working(world) if digest(world.busy[w]) in world.speculative]):
+        world.finish(working(world)[0])
+    (worker, *_) = early
+    wanted, world.busy[worker] = world.busy[worker], None
+    world.desk.published(digest(wanted))
+    deliver(world.growth, world.growth.wanted()[0])
+    for certain in world.desk.to_look_up():
+        world.desk.missing(certain)
+    assert wanted in world.desk.to_look_up()
+    assert world.leases.take(worker, now=0.0) != wanted

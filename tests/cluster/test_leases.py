@@ -278,6 +278,14 @@ def test_a_fit_yields_to_one_that_is_much_better():
     assert take(leases, A) == wanted(12)
 
 
+def test_one_fit_yields_to_one_better_spec():
+    leases = considered(offered(), 0.2, 0.1)
+    take(leases, A)
+    take(leases, B)
+    leases.consider(wanted(12), worth=0.9)
+    assert [leases.answer(A, digest(10)), leases.answer(B, digest(11))] == ["go on", "yield"]
+
+
 def test_a_report_of_what_is_not_held_is_answered_with_yield():
     leases = considered(offered(), 0.9)
     take(leases, A)

@@ -35,7 +35,7 @@ class Desk:
         self._offered: set[str] = set()
         self._missing: set[str] = set()
         self._prospects: dict[str, tuple[Wanted, float]] = {}
-        self._planned_for: tuple[int, int] | None = None
+        self._planned_for: tuple[tuple[int, int], int] | None = None
 
     def to_look_up(self) -> list[Wanted]:
         """The members that the store is to be asked for now: the certain ones that it was not yet
@@ -60,10 +60,22 @@ class Desk:
         else:
             self._consider(digest)
 
+    def published(self, digest: str) -> None:
+        """Hear from a worker that the store holds a member now."""
+        self.leases.end(digest)
+        self._missing.discard(digest)
+
     def damaged(self, digest: str) -> None:
         """Have the store asked again for a member that could not be read."""
         self._offered.discard(digest)
         self._missing.discard(digest)
+
+    def give_back(self, worker: Worker, digest: str) -> None:
+        """Hear from a worker that it has left a fit, as it was told to."""
+        if self.growth.may_want(digest):
+            self.leases.give_back(worker, digest)
+        else:
+            self.leases.end(digest)
 
     def answer(self, worker: Worker, digest: str) -> Answer:
         """What to tell a worker of the fit that it reports."""
@@ -76,13 +88,17 @@ class Desk:
         growth, leases = self.growth, self.leases
         # Each arrival sharpens the guess; among a thousand workers' that is not worth the work.
         state = growth.arrivals // max(1, leases.workers // _REPLAN_SHARE), leases.workers
-        if state == self._planned_for:
+        episodes = len(growth.episodes)
+        if (state, episodes) == self._planned_for:
             return
-        self._planned_for = state
-        prospects = growth.prospects(
-            count=leases.workers, least=LEAST_CHANCE, predict=self._predict
-        )
-        self._prospects = {wanted.spec.digest: (wanted, worth) for wanted, worth in prospects}
+        if self._planned_for is None or state != self._planned_for[0]:
+            prospects = growth.prospects(
+                count=leases.workers, least=LEAST_CHANCE, predict=self._predict
+            )
+            self._prospects = {wanted.spec.digest: (wanted, worth) for wanted, worth in prospects}
+        else:
+            self._prospects = {d: p for d, p in self._prospects.items() if growth.may_want(d)}
+        self._planned_for = state, episodes
         worths = {digest: worth for digest, (_, worth) in self._prospects.items()}
         for wanted in leases.held().values():
             if growth.may_want(wanted.spec.digest):  # whatever it is worth now

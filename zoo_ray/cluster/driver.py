@@ -21,6 +21,9 @@ from zoo_ray.zoo.growth import Growth, Wanted
 _LOOK_UPS = 10
 # Workers report about twice a second: after so long, all that live have said what they hold.
 _ALL_HEARD_S = 2.0
+_REPORTED_S = 1.0
+# Look-ups under way at a time: one for a certain member should not wait for hundreds of others.
+_LOOK_UPS_AT_ONCE = 16
 # After so long without a report, a worker is asked after: its successor may be long in coming.
 _QUIET_S = 3.0
 _WATCH_S = 1.0
@@ -42,6 +45,7 @@ class Driver:
         self._changed = asyncio.Condition()
         self._advancing = asyncio.Lock()
         self._running: asyncio.Task[str | None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _begin(self, job: Job, seen: Progress | None) -> None:
         self._job = job
@@ -108,9 +112,10 @@ class Driver:
     async def lease(self, worker: Worker) -> Wanted | None:
         """The spec that a worker is to fit next; waits for one, and is None when all is over."""
         await self._leasing.wait()
+        workers = self._leases.workers
         await self._join(worker)
-        if self._desk.to_look_up():
-            await self._advance()  # what is likely to be wanted depends on how many fit
+        if self._leases.workers != workers or self._desk.to_look_up():
+            self._start_advancing()  # what is worth an early fit depends on how many fit
         async with self._changed:  # from the look to the wait: no offer may come in between
             while not self._over() and not self._leases.is_gone(worker):
                 wanted = self._leases.take(worker, now=time.monotonic())
@@ -129,12 +134,14 @@ class Driver:
         if self._work is None:
             return "go on"  # the store is still being read: nobody knows what the zoo will want
         self._note_if_early(digest)
-        return "drop" if self._over() else self._desk.answer(worker, digest)
+        if self._over():
+            return "drop" if self._growth.finished else "yield"
+        return self._desk.answer(worker, digest)
 
     async def give_back(self, worker: Worker, digest: str) -> None:
         """Hear from a worker that it has left a fit, as it was told to."""
         await self._started.wait()
-        self._leases.give_back(worker, digest)
+        self._desk.give_back(worker, digest)
         self._fit_progress.pop(digest, None)
         await self._advance()
 
@@ -142,7 +149,7 @@ class Driver:
         """Fold in a member that a worker has published."""
         await self._started.wait()
         self._fitted.add(digest)
-        self._leases.end(digest)
+        self._desk.published(digest)
         self._fit_progress.pop(digest, None)
         if not self._growth.may_want(digest):
             return
@@ -171,6 +178,7 @@ class Driver:
         Where several share a GPU, one that ran out of memory is first tried again alone.
         """
         await self._leasing.wait()  # until then a driver that has restarted knows no specs
+        self._fit_progress.pop(digest, None)
         wanted = {w.spec.digest: w for w in self._growth.wanted()}.get(digest)
         if wanted is None:  # nobody may ever ask for it, or another worker has delivered it
             self._leases.avoid(digest)
@@ -194,6 +202,7 @@ class Driver:
         if self._restarted:
             await asyncio.sleep(_ALL_HEARD_S)
             await self._advance()  # now that it is known how many workers there are
+            await asyncio.sleep(_REPORTED_S)  # and they say again what they hold
             self._leasing.set()
         self._work = Work(self._growth)
         watching = asyncio.create_task(self._watch_leases())
@@ -241,11 +250,16 @@ class Driver:
         )
         await self._end(line)
 
+    def _start_advancing(self) -> None:
+        task = asyncio.create_task(self._advance())
+        self._tasks.add(task)  # asyncio itself keeps no task alive
+        task.add_done_callback(self._tasks.discard)
+
     async def _advance(self) -> None:
         """Look up the members that are wanted, or may be, in the store; offer the missing ones."""
         async with self._advancing:
             while not self._over() and (new := self._desk.to_look_up()):
-                await asyncio.gather(*map(self._look_up, new))
+                await asyncio.gather(*map(self._look_up, new[:_LOOK_UPS_AT_ONCE]))
         await self._claim()
         await self._notify()
 
@@ -272,6 +286,7 @@ class Driver:
                 return False
             # Here and not in the thread: the zoo is only ever touched by the event loop.
             fold(self._growth, self._store, digest, stored)
+            self._leases.end(digest)
             return True
         except CorruptMember as error:
             self._corrupt.add(digest)

@@ -36,8 +36,8 @@ class Worker:
 
 
 Answer = Literal["go on", "yield", "drop"]
-"""What a worker is told of the fit that it reports: to go on with it; to leave it for later, as
-there is something more urgent; or for good, as nobody can want it any more."""
+"""What a worker is told of the fit that it reports: to go on with it; to leave it with a
+checkpoint, as there is something more urgent; or without one, as the zoo will not want it."""
 
 
 @dataclass
@@ -117,8 +117,8 @@ class Leases:
     def answer(self, worker: Worker, digest: str) -> Answer:
         """What to tell a worker of the speculative fit that it reports.
 
-        It yields to a speculative spec that is much better. Where certain ones wait, as many of
-        the unlikeliest fits yield.
+        Where certain specs wait, as many of the fits worth least are to yield; others yield to
+        speculative specs that wait and are worth much more, one to each.
         """
         seat = self._seat(worker)
         if seat is None or self._held.get(digest) is not seat:
@@ -136,8 +136,8 @@ class Leases:
             self._take_back(seat)
 
     def retry_alone(self, worker: Worker, digest: str) -> bool:
-        """Take a spec back from a worker whose place had not enough memory for it, to be fitted
-        where no other is.
+        """Take a certain spec back from a worker whose place had not enough memory for it, to be
+        fitted where no other is.
 
         Returns:
             Whether that is worth trying: it may have had company, and this is the first time.
@@ -152,6 +152,7 @@ class Leases:
         if digest in self._alone or not shares:
             return False
         self._alone.add(digest)
+        seat.worth = None
         self._take_back(seat)
         return True
 
@@ -261,16 +262,17 @@ class Leases:
         self._yielding = None
 
     def _find_yielding(self) -> set[str]:
-        best = max((worth for _, worth in self._early.values()), default=0.0)
         worst = sorted(
             (seat.worth, digest) for digest, seat in self._held.items() if seat.worth is not None
         )
         waiting = len(self._waiting)
-        return {
+        better = sorted((worth for _, worth in self._early.values()), reverse=True)
+        for_better = {
             digest
-            for number, (worth, digest) in enumerate(worst)
-            if number < waiting or best > MUCH_BETTER * worth
+            for (worth, digest), other in zip(worst[waiting:], better, strict=False)
+            if other > MUCH_BETTER * worth
         }
+        return {digest for _, digest in worst[:waiting]} | for_better
 
     def _take_back(self, seat: _Seat) -> None:
         assert seat.lease is not None

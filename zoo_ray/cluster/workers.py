@@ -1,6 +1,5 @@
 """Workers: Ray Train ranks that pull specs from the driver, fit them and publish the members."""
 
-import contextlib
 import os
 import tempfile
 import time
@@ -16,7 +15,6 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
 from zoo_ray.cluster.leases import Answer, Worker
-from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
 from zoo_ray.store import Store
@@ -167,9 +165,7 @@ def pull(config: dict[str, Any]) -> None:
             store.publish_member(wanted.spec, member, call=config["call"])
         except CutShort:
             _ask(driver.give_back, worker, digest)
-        except _Dropped:
-            with contextlib.suppress(UserError):  # they are garbage, and will be collected
-                store.drop_checkpoints(digest)
+        except _Dropped:  # checkpoints are left to be collected: another run may want the member
             _ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
             _ask(driver.failed, worker, digest, FailedFit.of(error))

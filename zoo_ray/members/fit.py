@@ -409,11 +409,11 @@ def _train(
             training.step += 1
             if tell.is_due() or done == steps:
                 mean = training.loss_sum.item() / min(done * recipe.batch, len(data))
+                if not math.isfinite(mean):
+                    raise FitFailed(f"the loss became {mean} in epoch {epoch + 1}; {_remedy(spec)}")
                 if done == steps:
                     training.end_epoch(mean)  # before it is told: the fit may be cut short there
                 tell(FitProgress(epoch + done / steps, recipe.epochs, mean))
-                if not math.isfinite(mean):
-                    raise FitFailed(f"the loss became {mean} in epoch {epoch + 1}; {_remedy(spec)}")
             if save.is_due():
                 save(training.to_checkpoint())
 

@@ -67,6 +67,8 @@ def draw_tasks(
     Returns:
         Positions in stream order.
     """
+    if count == 0:
+        return ()
     if count >= len(weights):
         return tuple(range(len(weights)))
     scores = np.log(weights) + draw_noise(seed, episode, index, len(weights))
@@ -78,7 +80,7 @@ def ranking(scores: Floats) -> npt.NDArray[np.intp]:
     return np.argsort(-scores, kind="stable")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=2048)
 def draw_noise(seed: int, episode: int, index: int, tasks: int) -> Floats:
     """The Gumbel noise of a member's draw: for each of the first so many tasks."""
     noise = np.array(

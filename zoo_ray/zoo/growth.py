@@ -25,7 +25,7 @@ _MOST_FOLDED = 32
 
 @dataclass(frozen=True)
 class Wanted:
-    """A member that the zoo needs and does not have yet.
+    """A member that the zoo needs, or may need, and does not have yet.
 
     Attributes:
         slot: its place in the zoo.
@@ -87,6 +87,11 @@ class Growth:
         tasks: the stream, in order.
         rules: which members the zoo has.
         recipe: how each is fitted.
+
+    Attributes:
+        tasks, rules: as given.
+        episodes: the complete ones.
+        arrivals: how many members were delivered.
     """
 
     def __init__(self, *, tasks: Sequence[TaskLabels], rules: Rules, recipe: Recipe) -> None:
@@ -141,10 +146,12 @@ class Growth:
 
         def fold(draw: Draw) -> dict[int, float] | None:
             here = self._here.get(self._member(draw).spec.digest)
-            if here is None or len(folded) == _MOST_FOLDED:
+            if here is None:
                 return None
+            losses: dict[int, float] = {}
+            if len(folded) == _MOST_FOLDED:
+                return losses
             folded.append(draw)
-            losses = {}
             for task, likelihood in zip(draw.tasks, here.likelihoods, strict=True):
                 total, weight = with_early.get(task) or self._ensemble.likelihoods(task)
                 total, weight = with_early[task] = total + likelihood, weight + 1

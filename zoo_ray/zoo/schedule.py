@@ -155,10 +155,12 @@ def prospects(
         least: leave out those less likely than this.
         fold: asked for the likeliest member of each slot ahead, in order. If it is there already,
             folds it in, and gives the losses of its tasks with all that were folded in, by
-            position; else None.
+            position, or nothing if that is too much work; if it is not there, None.
         predict: guesses losses.
     """
     settled = settled_episodes(rules, complete=len(standings))
+    if settled.stop > rules.tasks:
+        return []
     forecast = predict(standings)
     found: list[Prospect] = []
     missing = hopeless = 0
@@ -168,12 +170,12 @@ def prospects(
         members, known, whole = np.zeros(episode - 1), dict[int, float](), True
         for draw, inclusion, options in _outlook(rules, episode, forecast, episode in settled):
             losses = fold(draw)
-            if losses is None:
-                members += inclusion
-                missing += episode not in settled
-                whole = False
-            else:
+            missing += losses is None and episode not in settled
+            if losses:
                 known |= losses
+            else:
+                members += inclusion
+                whole = False
             urgency = URGENCY ** (episode - settled.stop)
             likely = [(d, chance) for d, chance in options if chance >= least]
             hopeless = 0 if likely or not options else hopeless + 1
