@@ -5,7 +5,7 @@ from zoo_ray.zoo.forecast import Predictor, mean_change
 from zoo_ray.zoo.growth import Growth, Wanted
 
 # Below this chance, a speculative fit costs more than the wait it may save.
-LEAST_CHANCE = 0.1
+LEAST_CHANCE = 0.2
 _REPLAN_SHARE = 16
 
 
