@@ -11,7 +11,7 @@ MAX_LOST_FITS = 3
 
 MUCH_BETTER = 3.0
 """A speculative fit is left for another that is worth so many times as much. Replayed, any
-factor from 1.5 to 8 gives 2% to 10% more speed and 5% to 20% fewer fits than none."""
+factor from 1.5 to 8 gives some percent more speed and 5% to 20% fewer fits than none."""
 
 
 @dataclass(frozen=True, eq=False)
