@@ -237,6 +237,12 @@ def test_a_speculative_spec_becomes_certain_where_it_waits_or_is_held():
     assert take(leases, C) == wanted(1)
 
 
+def test_what_waits_as_certain_is_not_leased_as_speculative_too():
+    leases = considered(offered(10), 0.9)
+    assert take(leases, A) == wanted(10)
+    assert take(leases, B) is None
+
+
 def test_what_has_no_worth_any_more_is_dropped_and_leased_to_nobody():
     leases = considered(offered(), 0.9, 0.5)
     take(leases, A)

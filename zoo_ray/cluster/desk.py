@@ -5,8 +5,8 @@ from zoo_ray.zoo.forecast import Predictor, mean_change
 from zoo_ray.zoo.growth import Growth, Wanted
 
 # Below this chance, a speculative fit costs more than the wait it may save.
-LEAST_CHANCE = 0.2
-_REPLAN_SHARE = 16
+LEAST_CHANCE = 0.25
+_REPLAN_SHARE = 8
 
 
 class Desk:
@@ -97,7 +97,11 @@ class Desk:
             )
             self._prospects = {wanted.spec.digest: (wanted, worth) for wanted, worth in prospects}
         else:
-            self._prospects = {d: p for d, p in self._prospects.items() if growth.may_want(d)}
+            self._prospects = {
+                digest: prospect
+                for digest, prospect in self._prospects.items()
+                if growth.may_want(digest) and not growth.wants(digest)
+            }
         self._planned_for = state, episodes
         worths = {digest: worth for digest, (_, worth) in self._prospects.items()}
         for wanted in leases.held().values():

@@ -78,7 +78,7 @@ class Leases:
     def consider(self, wanted: Wanted, *, worth: float) -> None:
         """Add a speculative spec, with what it is worth to have it early."""
         digest = wanted.spec.digest
-        if digest not in self._avoided and digest not in self._held:
+        if not any(digest in others for others in (self._waiting, self._held, self._avoided)):
             self._early[digest] = (wanted, worth)
             self._yielding = None
 
@@ -251,6 +251,7 @@ class Leases:
         return seat if present else None
 
     def _give(self, seat: _Seat, wanted: Wanted, worth: float | None) -> None:
+        assert wanted.spec.digest not in self._held
         seat.lease, seat.worth = wanted, worth
         self._held[wanted.spec.digest] = seat
         self._yielding = None
@@ -262,11 +263,17 @@ class Leases:
         self._yielding = None
 
     def _find_yielding(self) -> set[str]:
-        worst = sorted(
+        worst = [
             (seat.worth, digest) for digest, seat in self._held.items() if seat.worth is not None
-        )
+        ]
         waiting = len(self._waiting)
-        better = sorted((worth for _, worth in self._early.values()), reverse=True)
+        if not worst or not (waiting or self._early):
+            return set()
+        better = [worth for _, worth in self._early.values()]
+        if not waiting and max(better) <= MUCH_BETTER * min(worst)[0]:
+            return set()  # mostly so
+        worst.sort()
+        better.sort(reverse=True)
         for_better = {
             digest
             for (worth, digest), other in zip(worst[waiting:], better, strict=False)

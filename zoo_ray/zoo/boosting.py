@@ -72,15 +72,12 @@ def draw_tasks(
     if count >= len(weights):
         return tuple(range(len(weights)))
     scores = np.log(weights) + draw_noise(seed, episode, index, len(weights))
-    return tuple(sorted(ranking(scores)[:count].tolist()))
+    # Stable: of equal scores, the lower position comes first.
+    ranking = np.argsort(-scores, kind="stable")
+    return tuple(sorted(ranking[:count].tolist()))
 
 
-def ranking(scores: Floats) -> npt.NDArray[np.intp]:
-    """Positions by falling score; ties: the lower position first."""
-    return np.argsort(-scores, kind="stable")
-
-
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=8192)
 def draw_noise(seed: int, episode: int, index: int, tasks: int) -> Floats:
     """The Gumbel noise of a member's draw: for each of the first so many tasks."""
     noise = np.array(

@@ -145,7 +145,8 @@ class Growth:
         folded: list[Draw] = []
 
         def fold(draw: Draw) -> dict[int, float] | None:
-            here = self._here.get(self._member(draw).spec.digest)
+            known = self._members.get(draw)  # only what was named can be here
+            here = self._here.get(known.spec.digest) if known else None
             if here is None:
                 return None
             losses: dict[int, float] = {}

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from zoo_ray.zoo.boosting import Floats, boosting_weights, draw_noise, draw_tasks, ranking
+from zoo_ray.zoo.boosting import Floats, boosting_weights, draw_noise, draw_tasks
 from zoo_ray.zoo.forecast import Forecast, Predictor, Standing, mean_change
 
 URGENCY = 0.97
@@ -200,16 +200,14 @@ def _outlook(rules: Rules, episode: int, forecast: Forecast, settled: bool) -> l
     if settled:
         draws = draw_episode(rules, episode=episode, weights=weights)
         return [_Outlook(draw, _share(draw), []) for draw in draws]
+    indices = range(rules.members_per_episode)
+    noise = np.stack([draw_noise(rules.seed, episode, index, episode - 1) for index in indices])
+    odds = _Odds(np.log(weights) + noise, forecast.weight_errors, count=rules.past_tasks)
     slots = []
-    log_weights, errors = np.log(weights), forecast.weight_errors
-    for index in range(rules.members_per_episode):
-        scores = log_weights + draw_noise(rules.seed, episode, index, episode - 1)
-        odds = _Odds(scores, errors, count=rules.past_tasks)
+    for index, sets in zip(indices, odds.likeliest(), strict=True):
         slot = Slot(episode, index)
-        options = [
-            (Draw(slot, (*tasks, episode - 1)), chance) for tasks, chance in odds.likeliest()
-        ]
-        slots.append(_Outlook(options[0][0], odds.inclusion, options))
+        options = [(Draw(slot, (*tasks, episode - 1)), chance) for tasks, chance in sets]
+        slots.append(_Outlook(options[0][0], odds.inclusion[index], options))
     return slots
 
 
@@ -221,34 +219,49 @@ def _share(draw: Draw) -> Floats:
 
 
 class _Odds:
-    """How likely tasks are to be drawn, from their scores and these scores' errors."""
+    """How likely tasks are to be drawn, from their scores and these scores' errors.
+
+    Args:
+        scores: shape (draws, tasks).
+        errors: standard deviations of the scores, shape (tasks,).
+        count: how many tasks each draw takes.
+
+    Attributes:
+        inclusion: probability of each task to be among the drawn, shape (draws, tasks).
+    """
 
     def __init__(self, scores: Floats, errors: Floats, *, count: int) -> None:
-        order = ranking(scores)
-        self._in, self._out = order[:count], order[count:]
-        threshold = (scores[self._in[-1]] + scores[self._out[0]]) / 2
+        order = np.argpartition(-scores, (count - 1, count), axis=1)
+        edge = np.take_along_axis(scores, order[:, count - 1 : count + 1], axis=1)
+        distances = np.abs(scores - edge.mean(axis=1, keepdims=True))
         # The logistic distribution function at 1.702 z is within 0.01 of the normal one at z.
-        self._odds = np.exp(-1.702 * np.abs(scores - threshold) / np.maximum(errors, 1e-9))
+        odds = np.exp(-1.702 * distances / np.maximum(errors, 1e-9))
+        self._drawn = order[:, :count]
+        inside = np.zeros(scores.shape, dtype=bool)
+        np.put_along_axis(inside, self._drawn, True, axis=1)
+        self.inclusion = np.where(inside, 1.0, odds) / (1 + odds)
+        self._leaving, self._entering = np.where(inside, odds, -1.0), np.where(inside, -1.0, odds)
+        self._sums = np.stack([(odds * inside).sum(axis=1), (odds * ~inside).sum(axis=1)], axis=1)
 
-    @property
-    def inclusion(self) -> Floats:
-        """Probability of each task to be among the drawn."""
-        share: Floats = self._odds / (1 + self._odds)
-        share[self._in] = 1 - share[self._in]
-        return share
-
-    def likeliest(self) -> list[tuple[tuple[int, ...], float]]:
-        """The likeliest set of tasks, and what the likeliest exchange makes of it."""
-        odds = self._odds
-        # Sets that differ by n exchanges have odds that sum to about (sum in x sum out)^n / n!^2.
-        all_sets = _bessel_i0(float(odds[self._in].sum() * odds[self._out].sum()))
-        leaves, enters = (tasks[odds[tasks].argmax()] for tasks in (self._in, self._out))
-        best = set(self._in.tolist())
-        other = best - {int(leaves)} | {int(enters)}
-        return [
-            (tuple(sorted(best)), 1 / all_sets),
-            (tuple(sorted(other)), float(odds[leaves] * odds[enters]) / all_sets),
-        ]
+    def likeliest(self) -> list[list[tuple[tuple[int, ...], float]]]:
+        """For each draw, the likeliest set of tasks, and what the likeliest exchange makes of it,
+        each with its probability."""
+        leaving, entering = self._leaving.argmax(axis=1), self._entering.argmax(axis=1)
+        rows = np.arange(len(leaving))
+        exchange = self._leaving[rows, leaving] * self._entering[rows, entering]
+        result = []
+        for row, drawn in enumerate(self._drawn.tolist()):
+            # Sets that differ by n exchanges have odds that sum to about
+            # (sum in x sum out)^n / n!^2.
+            all_sets = _bessel_i0(float(self._sums[row].prod()))
+            other = {*drawn, int(entering[row])} - {int(leaving[row])}
+            result.append(
+                [
+                    (tuple(sorted(drawn)), 1 / all_sets),
+                    (tuple(sorted(other)), float(exchange[row]) / all_sets),
+                ]
+            )
+        return result
 
 
 def _bessel_i0(x: float) -> float:
