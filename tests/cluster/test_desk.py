@@ -180,7 +180,7 @@ def test_without_speculation_only_certain_members_are_fitted():
     assert world_of_one.speculative == set()
 
 
-@pytest.mark.parametrize("workers", [6, 40])
+@pytest.mark.parametrize("workers", [6, 200])  # of many, not every arrival is planned for
 def test_what_the_store_holds_is_not_fitted_early(workers):
     rules = toy_rules(12)
     first = World(rules, workers=workers)
@@ -222,7 +222,7 @@ def test_a_member_that_was_damaged_is_looked_up_again():
 def test_a_member_that_was_found_is_not_looked_up_again():
     """Among many workers, its arrival alone is not planned for."""
     desk = Desk(toy_growth(toy_rules(60)), speculate=True)
-    for rank in range(64):
+    for rank in range(200):
         desk.leases.join(Worker(rank=rank, id=str(rank), node="", place=str(rank)), now=0.0)
     for wanted in desk.to_look_up():
         desk.missing(wanted)

@@ -6,7 +6,9 @@ from zoo_ray.zoo.growth import Growth, Wanted
 
 # Below this chance, a speculative fit costs more than the wait it may save.
 LEAST_CHANCE = 0.25
-_REPLAN_SHARE = 8
+# A plan's work grows with the workers, and so do the arrivals: each is planned for up to so many
+# workers, and every hundredth with ten times as many.
+_EACH_ARRIVAL = 100
 
 
 class Desk:
@@ -86,8 +88,8 @@ class Desk:
     def _plan(self) -> None:
         """Choose what is worth a speculative fit, if that may have changed."""
         growth, leases = self.growth, self.leases
-        # Each arrival sharpens the guess; among a thousand workers' that is not worth the work.
-        state = growth.arrivals // max(1, leases.workers // _REPLAN_SHARE), leases.workers
+        step = max(1, leases.workers**2 // _EACH_ARRIVAL**2)
+        state = growth.arrivals // step, leases.workers
         episodes = len(growth.episodes)
         if (state, episodes) == self._planned_for:
             return
