@@ -66,7 +66,10 @@ def table_from_bytes(payload: bytes) -> dict[str, list[Any]]:
     try:
         # Without pyarrow's threads: a process that ends as they begin may abort.
         table = pa.parquet.read_table(
-            pa.BufferReader(payload), page_checksum_verification=True, use_threads=False
+            pa.BufferReader(payload),
+            page_checksum_verification=True,
+            use_threads=False,
+            pre_buffer=False,
         )
         columns: dict[str, list[Any]] = table.to_pydict()
     except (pa.ArrowException, OSError, ValueError):
