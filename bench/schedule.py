@@ -43,7 +43,7 @@ def last_value(standings: Sequence[Standing]) -> Forecast:
     run = past_changes(standings)
     _, gain_error = with_prior([-abs(gain) for gain in run.gains], mean=0.0, deviation=0.2)
     first = float(np.log(max(run.losses.mean(), 1e-9)))
-    return _forecast(run.losses, gains=0.0, gain_error=gain_error, newest=(first, 0.5, 0.0))
+    return Forecast.at(run.losses, gains=0.0, gain_error=gain_error, newest=(first, 0.5, 0.0))
 
 
 def by_members(standings: Sequence[Standing]) -> Forecast:
@@ -58,12 +58,7 @@ def by_members(standings: Sequence[Standing]) -> Forecast:
     gains = intercept + slope / np.array(standings[-1].members)
     first, first_error, _ = change.newest
     newest = (first, first_error, float(intercept + slope))
-    return _forecast(run.losses, gains=gains, gain_error=max(error, 0.01), newest=newest)
-
-
-def _forecast(losses, *, gains, gain_error, newest) -> Forecast:
-    nothing = np.zeros(len(losses))
-    return Forecast(losses, nothing, nothing, nothing + gains, gain_error, newest)
+    return Forecast.at(run.losses, gains=gains, gain_error=max(error, 0.01), newest=newest)
 
 
 PREDICTORS = {"mean_change": mean_change, "last_value": last_value, "by_members": by_members}

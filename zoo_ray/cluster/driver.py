@@ -96,14 +96,15 @@ class Driver:
             )
             for rank, wanted in self._leases.held().items()
         )
-        fitted, early = (self._seen.fitted, self._seen.speculative) if self._seen else (0, NONE)
+        fitted, before = (self._seen.fitted, self._seen.speculative) if self._seen else (0, NONE)
+        early = self._early & self._fitted
         return self._work.progress(
             fitted=fitted + len(self._fitted),
             first_fit=self._first_fit,
             fits=fits,
             speculative=Speculative(
-                fitted=early.fitted + len(self._early & self._fitted),
-                used=early.used + sum(map(self._growth.needs, self._early & self._fitted)),
+                fitted=before.fitted + len(early),
+                used=before.used + sum(map(self._growth.needs, early)),
             ),
         )
 

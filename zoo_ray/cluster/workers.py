@@ -163,9 +163,8 @@ def pull(config: dict[str, Any]) -> None:
                 on_progress=report,
             )
             store.publish_member(wanted.spec, member, call=config["call"])
-        except CutShort:
-            _ask(driver.give_back, worker, digest)
-        except _Dropped:  # checkpoints are left to be collected: another run may want the member
+        # What was dropped leaves its checkpoints to be collected: another run may want the member.
+        except (CutShort, _Dropped):
             _ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
             _ask(driver.failed, worker, digest, FailedFit.of(error))

@@ -42,6 +42,18 @@ class Forecast:
     gain_error: float
     newest: tuple[float, float, float]
 
+    @staticmethod
+    def at(
+        losses: Floats,
+        *,
+        gains: float | Floats,
+        gain_error: float,
+        newest: tuple[float, float, float],
+    ) -> "Forecast":
+        """The guess for now: the losses as they are. `gains` may be one for all tasks."""
+        nothing = np.zeros(len(losses))
+        return Forecast(losses, nothing, nothing, nothing + gains, gain_error, newest)
+
     @property
     def losses(self) -> Floats:
         """The guessed losses."""
@@ -95,15 +107,8 @@ def mean_change(standings: Sequence[Standing]) -> Forecast:
     run = past_changes(standings)
     gain, gain_error = with_prior(run.gains, mean=-0.2, deviation=0.2)
     first, first_error = with_prior(run.firsts, mean=-0.7, deviation=0.5)
-    losses = run.losses
-    return Forecast(
-        known=losses,
-        change=np.zeros(len(losses)),
-        errors=np.zeros(len(losses)),
-        gains=np.full(len(losses), gain),
-        gain_error=gain_error,
-        newest=(first, first_error, gain),
-    )
+    newest = (first, first_error, gain)
+    return Forecast.at(run.losses, gains=gain, gain_error=gain_error, newest=newest)
 
 
 class PastChanges(NamedTuple):
