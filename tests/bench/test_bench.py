@@ -25,6 +25,7 @@ def bench(name, *words):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_zoo(dataset):
     found = bench("zoo", "--epochs", "1", "--dataset", dataset, "--set", "workers.count=0")
     assert list(found) == [
@@ -42,6 +43,7 @@ def test_zoo_with_one_contestant(dataset):
     assert found["ours_s"] is found["plain_s"] is found["ratio"] is found["ours_accuracy"] is None
 
 
+@pytest.mark.slow
 def test_fit(dataset):
     rows = ["plain", "fused", "ours_float32"]
     words = ["--dataset", dataset, "--images", "20", "--epochs", "2", "--repeats", "1"]

@@ -15,6 +15,7 @@ import ray
 from processes import pids_of
 from ray.util.state import list_placement_groups
 
+from zoo_ray.cluster.driver import Driver
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
@@ -38,36 +39,20 @@ def oracle(tmp_path_factory):
     return grow(quickstart(store, **{"workers.count": 0}), name="quickstart")
 
 
-def test_any_number_of_workers_grows_the_same_zoo(oracle, tmp_path):
-    for workers in (1, 2):
-        seen = []
-        result = grow(
-            quickstart(tmp_path / str(workers), **{"workers.count": workers}),
-            name="quickstart",
-            on_progress=seen.append,
-        )
-        assert result.growth.digest() == oracle.growth.digest()
-        assert (result.fitted, result.read) == (5, 0)
-        assert 0 < result.first_fit_s < result.wall_s
-        assert max(len(progress.fits) for progress in seen) == workers
-        assert seen[-1].work_share == 1.0
-
-
-def test_workers_that_would_wait_fit_what_will_be_wanted(oracle, tmp_path):
+@pytest.mark.parametrize("speculate", [True, False])
+def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
     """The first two episodes are certain; of the rest, a worker of two does its share early."""
+    keys = {"workers.count": 2, "workers.speculate": str(speculate).lower()}
     seen = []
-    early = grow(
-        quickstart(tmp_path / "early", **{"workers.count": 2}),
-        name="quickstart",
-        on_progress=seen.append,
-    )
-    assert early.speculative.fitted >= early.speculative.used > 0
-    assert any(not fit.certain for progress in seen for fit in progress.fits)
-    assert early.growth.digest() == oracle.growth.digest()
-    config = quickstart(tmp_path / "idle", **{"workers.count": 2, "workers.speculate": "false"})
-    idle = grow(config, name="quickstart")
-    assert idle.speculative == (0, 0)
-    assert idle.growth.digest() == oracle.growth.digest()
+    result = grow(quickstart(tmp_path, **keys), name="quickstart", on_progress=seen.append)
+    assert result.growth.digest() == oracle.growth.digest()
+    assert result.read == 0
+    assert result.fitted - result.speculative.fitted + result.speculative.used == 5
+    assert (result.speculative.used > 0) == speculate
+    assert any(not fit.certain for progress in seen for fit in progress.fits) == speculate
+    assert 0 < result.first_fit_s < result.wall_s
+    assert max(len(progress.fits) for progress in seen) == 2
+    assert seen[-1].work_share == 1.0
 
 
 def test_a_grown_zoo_is_read_and_not_fitted(oracle):
@@ -170,19 +155,26 @@ def test_a_worker_that_hangs_loses_its_fit_to_another(long_oracle, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_fit_that_yields_to_a_certain_one_goes_on_later(tmp_path):
-    """None leaves a checkpoint for another reason. When one yields is a matter of time: with three
-    workers and two members an episode it mostly happens."""
-    keys = {"zoo.members_per_episode": 2, "recipe.epochs": 6, "workers.cpus": 0.5}
-    for seed in range(4):
-        store, keys["zoo.seed"] = tmp_path / str(seed), seed
-        result = grow(quickstart(store, **keys, **{"workers.count": 3}), name="quickstart")
-        if any(pointer["first_step"] for pointer in pointers(store)):
-            break
-    else:
-        pytest.fail("no fit has yielded")
-    oracle = quickstart(tmp_path / "oracle", **keys, **{"workers.count": 0})
-    assert result.growth.digest() == grow(oracle, name="quickstart").growth.digest()
+def test_a_fit_that_yields_goes_on_later(long_oracle, tmp_path, monkeypatch):
+    class Hesitant(Driver):
+        """Has every fit yield once."""
+
+        def __init__(self):
+            super().__init__()
+            self.told = set()
+
+        async def report(self, worker, digest, progress):
+            answer = await super().report(worker, digest, progress)
+            if answer != "go on" or digest in self.told:
+                return answer
+            self.told.add(digest)
+            return "yield"
+
+    monkeypatch.setattr("zoo_ray.cluster.session.Driver", Hesitant)
+    config = quickstart(tmp_path, **LONG | {"workers.checkpoint_s": 60})  # none but of yielding
+    result = grow(config, name="quickstart")
+    assert result.growth.digest() == long_oracle.growth.digest()
+    assert all(pointer["first_step"] for pointer in pointers(tmp_path))
 
 
 @pytest.mark.slow
@@ -259,7 +251,7 @@ def test_more_than_the_cluster_can_have_is_refused_and_nothing_is_written(tmp_pa
     assert not (tmp_path / "store").exists()
 
 
-def test_a_local_ray_is_started_wherever_others_run(oracle, tmp_path):
+def test_one_worker_on_a_local_ray_wherever_others_run(oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--workers=1", "--json"]
     done = subprocess.run(
         [*command, "--store", str(tmp_path), "--set=recipe.epochs=1"],
