@@ -76,6 +76,45 @@ def train(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
+def tune(arguments: argparse.Namespace, people: Console) -> int:
+    """Search, then show the table of trials and the best of them."""
+    from zoo_ray.report.live import Live
+    from zoo_ray.report.tables import search_table
+    from zoo_ray.search.config import read_search
+    from zoo_ray.tune import search
+
+    config = read_search(arguments.config, overrides=_overrides(arguments, base="base."))
+    name = _name(arguments)
+    with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
+        result = search(
+            config,
+            name=name,
+            address=arguments.address,
+            on_progress=lambda progress, trials: live.update_search(
+                progress, trials, config=config
+            ),
+            started=STARTED,
+        )
+    out = people if arguments.json else Console()
+    out.print(
+        search_table(
+            result.rows, result.findings, keys=list(config.space), metric=config.metric, title=name
+        )
+    )
+    test = result.test_accuracy
+    out.print(
+        (f"test accuracy of the best: {100 * test:.2f}%\n" if test is not None else "")
+        + f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
+        f"store, the rest shared; in {result.wall_s:.1f} s\n"
+        + "\n".join(escape(file) for file in result.files),
+        highlight=False,
+        soft_wrap=True,
+    )
+    if arguments.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    return 0
+
+
 def check(arguments: argparse.Namespace, people: Console) -> int:
     """Show what a run would do, without fitting anything."""
     from zoo_ray.report.check import check_report
@@ -180,13 +219,13 @@ def _name(arguments: argparse.Namespace) -> str:
     return Path(arguments.config).stem if arguments.name is None else arguments.name
 
 
-def _overrides(arguments: argparse.Namespace) -> list[str]:
+def _overrides(arguments: argparse.Namespace, *, base: str = "") -> list[str]:
     overrides = list(arguments.set)
     if arguments.workers is not None:
-        overrides.append(f"workers.count={arguments.workers}")
+        overrides.append(f"{base}workers.count={arguments.workers}")
     if arguments.store is not None:
         # Quoted, since an address may look like anything to YAML.
-        overrides.append(f"store={json.dumps(arguments.store)}")
+        overrides.append(f"{base}store={json.dumps(arguments.store)}")
     return overrides
 
 
@@ -217,6 +256,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     trainer = commands.add_parser("train", parents=[common], help="grow a zoo, or go on with it")
     trainer.set_defaults(command=train)
+    tuner = commands.add_parser(
+        "tune", parents=[common], help="search: grow many zoos, sharing members"
+    )
+    tuner.set_defaults(command=tune)
     checker = commands.add_parser(
         "check", parents=[common], help="show what a run would do, without fitting"
     )

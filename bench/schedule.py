@@ -134,7 +134,7 @@ def _assign(desk, team, fits, busy, recording, *, now: float) -> None:
                 settled = False
             if worker not in busy and (wanted := desk.leases.take(worker, now=now)):
                 digest = wanted.spec.digest
-                certain = desk.growth.wants(digest)
+                certain = desk.wants(digest)
                 fit = fits.setdefault(digest, _Fit(wanted, recording.cost(wanted), not certain))
                 fit.began = now
                 busy[worker] = fit

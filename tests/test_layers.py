@@ -15,18 +15,20 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"zoo_ray", "zoo_ray.errors", "zoo_ray.keys", "zoo_ray.stops", "zoo_ray.task"},
     {"zoo_ray.address", "zoo_ray.config", "zoo_ray.offer"},
+    {"zoo_ray.search.config", "zoo_ray.search.space"},
     {"zoo_ray.benchmarks"},
     {"zoo_ray.networks"},
     {"zoo_ray.members"},
     {"zoo_ray.zoo"},
     {"zoo_ray.store"},
     {"zoo_ray.progress", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.failures"},
+    {"zoo_ray.search"},
     {"zoo_ray.fitting"},
     {"zoo_ray.sequential"},
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},
-    {"zoo_ray.run"},
+    {"zoo_ray.run", "zoo_ray.tune"},
     {"run_cluster"},
 ]
 

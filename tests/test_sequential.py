@@ -27,7 +27,7 @@ def new_growth(recipe: Recipe = RECIPE) -> Growth:
 def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
     growth, tally = new_growth(recipe), Tally(call=uuid.uuid4().hex)
     progress = grow_here(
-        run="run",
+        folder="runs/run",
         growth=growth,
         store=store,
         tasks=TASKS,

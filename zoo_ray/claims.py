@@ -1,8 +1,8 @@
-"""What a run under way says of the members it needs, so that nobody collects them."""
+"""What work under way says of the members it needs, so that nobody collects them."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Set
 
 from zoo_ray.store import Store
 
@@ -12,14 +12,15 @@ _MANY_EVERY_S = 60.0
 
 
 class Claims:
-    """Names a run's members in its folder as they become certain, while none of its tables does.
+    """Names the members of a run or a search in its folder as they become certain, while none of
+    its tables does.
 
-    A run that was killed has said what it needs, too.
+    What was killed has said what it needs, too.
     """
 
-    def __init__(self, store: Store, *, run: str) -> None:
+    def __init__(self, store: Store, *, folder: str) -> None:
         self._store = store
-        self._run = run
+        self._folder = folder
         self._made = 0
         self._made_at = -math.inf
 
@@ -28,11 +29,11 @@ class Claims:
         just_made = time.monotonic() - self._made_at < _MANY_EVERY_S
         return members > self._made and not (members > _MANY and just_made)
 
-    def make(self, digests: Sequence[str]) -> None:
+    def make(self, digests: Set[str]) -> None:
         """Claim members, by digest.
 
         Raises:
             UserError: the store cannot be written.
         """
         self._made, self._made_at = len(digests), time.monotonic()
-        self._store.write_wanted(self._run, digests)
+        self._store.write_wanted(self._folder, sorted(digests))

@@ -5,7 +5,7 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -47,15 +47,19 @@ Resources = Annotated[Number, Field(ge=0, le=1024), AfterValidator(_what_ray_can
 Fraction = Annotated[Number, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
+S = TypeVar("S", bound=BaseModel)
+
 # A file that is longer is something else: images, or a device that never ends.
 _MAX_CHARACTERS = 1_000_000
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """A mapping of a configuration: no other keys, no changes, finite numbers."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class BenchmarkConfig(_Section):
+class BenchmarkConfig(Section):
     """A data set and how it is cut into an ordered stream of tasks."""
 
     dataset: str = Field(min_length=1)
@@ -87,7 +91,7 @@ class BenchmarkConfig(_Section):
         return tasks
 
 
-class RecipeConfig(_Section):
+class RecipeConfig(Section):
     """How a member is fitted."""
 
     network: Literal["small_conv"] = "small_conv"
@@ -113,7 +117,7 @@ class RecipeConfig(_Section):
         return self
 
 
-class ZooConfig(_Section):
+class ZooConfig(Section):
     """How the zoo grows."""
 
     mode: Literal["continual", "isolated", "uniform"] = "continual"
@@ -124,7 +128,7 @@ class ZooConfig(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
 
 
-class WorkersConfig(_Section):
+class WorkersConfig(Section):
     """Who fits the members."""
 
     count: Annotated[int, Field(ge=0, le=100_000, strict=True)] | Auto = "auto"
@@ -149,7 +153,7 @@ class WorkersConfig(_Section):
         return gpus
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """All that a run needs: the YAML file's top level."""
 
     benchmark: BenchmarkConfig
@@ -179,31 +183,64 @@ def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig
         UserError: a file is missing or is not YAML, or a key or value is not allowed.
     """
     path = Path(path)
-    raw = _read_mapping(path)
-    _read_sections(raw, folder=path.parent, named_by=str(path))
+    raw = read_run_mapping(path)
     for item in overrides:
-        _override(raw, item)
-        _read_sections(raw, folder=Path(), named_by=f"--set {item}")
+        override(raw, item)
+        read_sections(raw, folder=Path(), named_by=f"--set {item}")
     return validate_config(raw, source=str(path))
+
+
+def read_run_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
+    """A run's configuration as a mapping, not checked yet, its sections read from their files."""
+    raw = read_mapping(path, named_by=named_by)
+    read_sections(raw, folder=path.parent, named_by=str(path))
+    return raw
 
 
 def validate_config(raw: Mapping[str, Any], *, source: str) -> RunConfig:
     """Check a configuration that is already a mapping; `source` names it in errors."""
+    return validate(RunConfig, raw, source=source)
+
+
+def validate(model: type[S], raw: Mapping[str, Any], *, source: str) -> S:
+    """Check a mapping from outside; `source` names it in errors.
+
+    Raises:
+        UserError: a key or value is not allowed.
+    """
     try:
-        return RunConfig.model_validate(dict(raw))
+        return model.model_validate(dict(raw))
     except ValidationError as error:
-        raise UserError(f"{source}: {_describe(error)}") from None
+        raise UserError(f"{source}: {_describe(error, model)}") from None
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
 
-def _read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
+def vary(config: RunConfig, values: Mapping[str, Any], *, source: str) -> RunConfig:
+    """A configuration with other values, by dotted keys.
+
+    Raises:
+        UserError: a key or value is not allowed.
+    """
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    for key, value in values.items():
+        *path, last = key.split(".")
+        node = raw
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return validate_config(raw, source=source)
+
+
+def read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
+    """Read the sections of a run that are given as paths."""
     for section in ("benchmark", "recipe"):
         if isinstance(raw.get(section), str):
-            raw[section] = _read_mapping(folder / raw[section], named_by=f"{named_by}: {section}")
+            raw[section] = read_mapping(folder / raw[section], named_by=f"{named_by}: {section}")
 
 
-def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
+def read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
+    """A YAML file that holds a mapping; `named_by` says in errors who named it."""
     where = f"{named_by}: {path}" if named_by else str(path)
     try:
         with path.open(encoding="utf-8") as file:
@@ -222,7 +259,7 @@ def _read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: not valid YAML ({_first_line(error)})") from None
     if not isinstance(raw, dict) or not all(isinstance(key, str) for key in raw):
-        raise UserError(f"{where}: expected a mapping of keys to values, found {_shown(raw)}")
+        raise UserError(f"{where}: expected a mapping of keys to values, found {shown(raw)}")
     return raw
 
 
@@ -249,7 +286,8 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _override(raw: dict[str, Any], item: str) -> None:
+def override(raw: dict[str, Any], item: str) -> None:
+    """Replace or add the key of a `KEY.KEY=VALUE` item."""
     key, equals, text = item.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
@@ -264,19 +302,19 @@ def _override(raw: dict[str, Any], item: str) -> None:
     for part in parts[:-1]:
         below = node.setdefault(part, {})
         if not isinstance(below, dict):
-            raise UserError(f"--set {item}: {part} is {_shown(below)}, which has no keys")
+            raise UserError(f"--set {item}: {part} is {shown(below)}, which has no keys")
         node = below
     node[parts[-1]] = value
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem in one line (unknown keys first: they often explain the others)."""
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     key = _key_of(problem)
     others = {_key_of(other) for other in problems} - {key}
     more = f" (and {len(others)} more problems)" if others else ""
-    fields = _fields_at(key[:-1])
+    fields = _fields_at(model, key[:-1])
     name = ".".join(str(part) for part in key) or "configuration"
     if problem["type"] == "extra_forbidden":
         return f"unknown key {name}; allowed here: {', '.join(fields)}{more}"
@@ -286,7 +324,7 @@ def _describe(error: ValidationError) -> str:
     messages = dict.fromkeys(other["msg"] for other in problems if _key_of(other) == key)
     message = " or ".join(messages).removeprefix("Value error, ")
     message = message.replace(" or Input should be ", " or ")
-    return f"{name} = {_shown(problem['input'])}: {message}{more}"
+    return f"{name} = {shown(problem['input'])}: {message}{more}"
 
 
 _UNION_TAGS = {"int", "float", "bool", "str", "constrained-int", "constrained-float"}
@@ -296,16 +334,21 @@ def _key_of(problem: Any) -> tuple[str | int, ...]:
     """Where a problem is. Branches of a union appear in pydantic's locations by their types, and
     each complains of the same value; people know only keys and positions."""
     *path, last = problem["loc"] or ("configuration",)
-    known = [part for part in path if isinstance(part, int) or part.isidentifier()]
-    if isinstance(last, int) or last.isidentifier() or problem["type"] == "extra_forbidden":
+    known = [part for part in path if _is_key(part)]
+    if _is_key(last) or problem["type"] == "extra_forbidden":
         known.append(last)
     return tuple(part for part in known if part not in _UNION_TAGS)
 
 
-def _fields_at(location: tuple[str | int, ...]) -> list[str]:
-    model: type[BaseModel] = RunConfig
+def _is_key(part: str | int) -> bool:
+    return isinstance(part, int) or all(word.isidentifier() for word in part.split("."))
+
+
+def _fields_at(model: type[BaseModel], location: tuple[str | int, ...]) -> list[str]:
     for part in location:
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        if get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break
         model = annotation
@@ -322,7 +365,8 @@ _SHORT = _Short()  # a YAML alias can stand for more than can be written out
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as errors show it: short, and without credentials."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     try:

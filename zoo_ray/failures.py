@@ -36,24 +36,27 @@ class FailedFit(NamedTuple):
         )
 
 
-def record_failure(store: Store, *, run: str, wanted: Wanted, failed: FailedFit) -> str:
-    """Keep the log of a failed fit in its run's folder.
+def record_failure(
+    store: Store, *, folder: str, wanted: Wanted, failed: FailedFit, of: str = ""
+) -> str:
+    """Keep the log of a failed fit with its run or search.
 
     Args:
-        store: where the run is.
-        run: its name.
+        store: where that is.
+        folder: of the run or search in the store.
         wanted: the member that could not be fitted.
         failed: why.
+        of: tells the log's file from those of other zoos.
 
     Returns:
-        The line that ends the run: what failed, why, and where the log is.
+        The line that ends the run, or trial: what failed, why, and where the log is.
     """
     line = f"{wanted.name}: {failed.message}"
     if not failed.log:
         return line
     text = f"{line}\nspec {wanted.spec.to_dict()}\n\n{failed.log}"
-    file = f"failures/member-{wanted.slot.episode}-{wanted.slot.index + 1}.log"
+    file = f"failures/{of and f'{of}-'}member-{wanted.slot.episode}-{wanted.slot.index + 1}.log"
     try:
-        return f"{line}; see {store.write_file(run, file, without_credentials(text).encode())}"
+        return f"{line}; see {store.write_file(folder, file, without_credentials(text).encode())}"
     except UserError:  # the store is away: why the fit failed matters more
         return line

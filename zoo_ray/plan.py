@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zoo_ray.benchmarks import load_stream
 from zoo_ray.config import RunConfig
@@ -34,12 +34,28 @@ class Plan:
         labels = [task.without_images() for task in self.tasks]
         return Growth(tasks=labels, rules=self.rules, recipe=self.recipe)
 
+    def vary(self, config: RunConfig) -> "Plan":
+        """The plan of a run with the same data and workers, and another zoo or recipe.
+
+        Raises:
+            UserError: the network does not take these images.
+        """
+        shape = same_shape(list(self.tasks))
+        assert shape is not None
+        _check_image_size(config, shape)
+        precision = self.recipe.precision
+        recipe = _resolve_recipe(
+            config, channels=shape[2], precision=precision, workers=self.workers
+        )
+        return replace(self, config=config, rules=_rules(config), recipe=recipe)
+
 
 def plan_run(
     config: RunConfig,
     *,
     offer: Offer | None = None,
     precision: Precision | None = None,
+    zoos: int = 1,
     meanwhile: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Plan:
     """Read the data and resolve all that a configuration leaves open.
@@ -47,6 +63,7 @@ def plan_run(
     Args:
         config: what to run.
         offer: what the cluster has; None: this machine.
+        zoos: how many of about this size share the workers.
         precision: what `precision: auto` stands for, if the run has decided it before.
         meanwhile: called with the workers planned while the data are read, unless that is quick:
             what is wrong with small data should show at once.
@@ -55,17 +72,10 @@ def plan_run(
         UserError: the data, the workers or the network do not allow it.
     """
     offer = offer or this_machine()
-    zoo = config.zoo
-    rules = Rules(
-        tasks=len(config.benchmark.tasks),
-        mode=zoo.mode,
-        tasks_per_member=zoo.tasks_per_member,
-        members_per_episode=zoo.members_per_episode,
-        seed=zoo.seed,
-    )
+    rules = _rules(config)
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
-        config.workers, threads=config.recipe.threads, members=rules.members, offer=offer
+        config.workers, threads=config.recipe.threads, members=zoos * rules.members, offer=offer
     )
     with ThreadPoolExecutor(1) as reader:
         stream = reader.submit(load_stream, config.benchmark)
@@ -79,6 +89,17 @@ def plan_run(
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
+    )
+
+
+def _rules(config: RunConfig) -> Rules:
+    zoo = config.zoo
+    return Rules(
+        tasks=len(config.benchmark.tasks),
+        mode=zoo.mode,
+        tasks_per_member=zoo.tasks_per_member,
+        members_per_episode=zoo.members_per_episode,
+        seed=zoo.seed,
     )
 
 

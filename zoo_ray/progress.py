@@ -1,9 +1,11 @@
 """How far a run is: plain data, from whoever fits to whoever shows it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from zoo_ray.members.member import FitProgress
+from zoo_ray.task import TaskLabels
 from zoo_ray.zoo.growth import Growth, Wanted
 
 
@@ -33,16 +35,28 @@ class FitState:
 
     @staticmethod
     def of(
-        wanted: Wanted, growth: Growth, *, worker: str, progress: FitProgress | None
+        wanted: Wanted,
+        *,
+        tasks: Sequence[TaskLabels],
+        certain: bool,
+        worker: str,
+        progress: FitProgress | None,
     ) -> "FitState":
-        """The state of a member's fit; no progress: it has just begun."""
+        """The state of a member's fit.
+
+        Args:
+            wanted: the member.
+            tasks: the stream.
+            certain, worker: see above.
+            progress: None: it has just begun.
+        """
         return FitState(
             worker=worker,
             digest=wanted.spec.digest,
             episode=wanted.slot.episode,
             index=wanted.slot.index,
-            tasks=tuple(growth.tasks[position].name for position in wanted.tasks),
-            certain=growth.wants(wanted.spec.digest),
+            tasks=tuple(tasks[position].name for position in wanted.tasks),
+            certain=certain,
             epochs_done=progress.epochs_done if progress else 0.0,
             epochs=wanted.spec.recipe.epochs,
             loss=progress.loss if progress else None,
@@ -90,6 +104,23 @@ class Progress:
     test_accuracy: float | None
     fits: tuple[FitState, ...]
     speculative: Speculative
+
+
+@dataclass(frozen=True)
+class SearchProgress:
+    """What the driver of a search is about.
+
+    Attributes:
+        members_done: members delivered to trials, each once.
+        waiting: members that wait for a worker.
+        first_fit: when the command's first fit began, in seconds since the epoch; None before.
+        fits: the fits under way.
+    """
+
+    members_done: int
+    waiting: int
+    first_fit: float | None
+    fits: tuple[FitState, ...]
 
 
 class Samples(NamedTuple):

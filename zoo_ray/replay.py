@@ -1,9 +1,12 @@
 """Bring a zoo as far as the store's members take it."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from zoo_ray.store import CorruptMember, Store, StoredPredictions
+from zoo_ray.task import Predictions
 from zoo_ray.zoo.growth import Growth
 
 log = logging.getLogger("zoo_ray")
@@ -47,14 +50,23 @@ def not_shared(store: Store) -> str:
     )
 
 
-def fold(growth: Growth, store: Store, digest: str, stored: StoredPredictions) -> None:
+class Taker(Protocol):
+    """What members can be delivered to: a zoo, or a driver's desk."""
+
+    def deliver(
+        self, digest: str, predictions: Sequence[Predictions], *, predictions_sha256: str
+    ) -> None:
+        """See `Growth.deliver`."""
+
+
+def fold(taker: Taker, store: Store, digest: str, stored: StoredPredictions) -> None:
     """Fold a stored member into a zoo.
 
     Raises:
         CorruptMember: it does not fit its tasks.
     """
     try:
-        growth.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
+        taker.deliver(digest, stored.predictions, predictions_sha256=stored.sha256)
     except ValueError as error:
         message = f"{store.shown}/members/{digest}: {error}"
         raise CorruptMember(message, pointer=stored.pointer) from None

@@ -4,7 +4,7 @@ import contextlib
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
-from zoo_ray.store import RunRecord, Store, TaskRecord, check_name
+from zoo_ray.store import RunRecord, Store, TaskRecord, check_name, run_folder
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
 
@@ -113,7 +113,7 @@ def prepare(
     plan = plan_run(
         config,
         offer=offer,
-        precision=_recorded_precision(record),
+        precision=recorded_precision(record.recipe if record else None),
         meanwhile=on_new_run if record is None else lambda _: None,
     )
     if record is not None:
@@ -194,7 +194,7 @@ def _grow(
         from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
         return grow_here(
-            run=name,
+            folder=run_folder(name),
             growth=growth,
             store=store,
             tasks=plan.tasks,
@@ -203,21 +203,23 @@ def _grow(
             tally=tally,
             on_progress=on_progress,
         )
+    from zoo_ray.cluster.job import RunJob
     from zoo_ray.cluster.session import grow_on_ray  # imports Ray
 
-    progress = grow_on_ray(
-        run=name,
-        store_address=store.address,
-        tasks=plan.tasks,
+    workers = plan.config.workers
+    job = RunJob(
+        folder=run_folder(name),
+        store=store.address,
+        call=tally.call,
+        tasks=growth.tasks,
+        workers=plan.workers,
+        speculate=workers.speculate,
+        checkpoint_s=workers.checkpoint_s,
+        fit_timeout_s=workers.fit_timeout_s,
         rules=plan.rules,
         recipe=plan.recipe,
-        workers=plan.workers,
-        call=tally.call,
-        speculate=plan.config.workers.speculate,
-        checkpoint_s=plan.config.workers.checkpoint_s,
-        fit_timeout_s=plan.config.workers.fit_timeout_s,
-        on_progress=on_progress,
     )
+    progress = grow_on_ray(job, tasks=plan.tasks, on_progress=on_progress)
     # The store is the state: what the workers published is read from there like anything else.
     replay(growth, store, tally=tally)
     if not growth.finished:
@@ -254,8 +256,9 @@ def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str
         _refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
 
 
-def _recorded_precision(record: RunRecord | None) -> Precision | None:
-    precision = record.recipe.get("precision") if record else None
+def recorded_precision(recipe: Mapping[str, Any] | None) -> Precision | None:
+    """What `precision: auto` stands for in a run or search, by the recipe in its record."""
+    precision = recipe.get("precision") if recipe else None
     return precision if precision in ("float32", "bfloat16") else None
 
 
@@ -313,11 +316,11 @@ def _write_results(growth: Growth, store: Store, *, name: str) -> str:
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
         return f"{store.shown}/runs/{name}/{_FIGURE}"  # another command grows this run on
-    store.clear_wanted(name)
+    store.clear_wanted(run_folder(name))
     png = accuracy_figure(
         accuracy=growth.accuracy(), tasks=[task.name for task in growth.tasks], title=name
     )
-    return store.write_file(name, _FIGURE, png)
+    return store.write_file(run_folder(name), _FIGURE, png)
 
 
 def _or_none(value: float) -> float | None:

@@ -17,7 +17,7 @@ from zoo_ray.zoo.growth import Growth, Wanted
 
 def grow_here(
     *,
-    run: str,
+    folder: str,
     growth: Growth,
     store: Store,
     tasks: Sequence[Task],
@@ -29,7 +29,7 @@ def grow_here(
     """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
 
     Args:
-        run: its name.
+        folder: of the run in the store.
         growth: the zoo, brought as far as one likes; complete afterwards.
         store: where members are published, and read from.
         tasks: the stream.
@@ -46,7 +46,7 @@ def grow_here(
         UserError: a fit failed, or the store cannot be written.
     """
     work = Work(growth)
-    claims = Claims(store, run=run)
+    claims = Claims(store, folder=folder)
     first_fit: float | None = None
 
     def show(*fits: FitState) -> Progress:
@@ -59,12 +59,15 @@ def grow_here(
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
             continue
-        if claims.are_due(growth.certain_members):
-            claims.make(growth.digests())
+        if claims.are_due(len(growth.certain)):
+            claims.make(growth.certain)
         first_fit = first_fit or time.time()
 
         def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:
-            show(FitState.of(wanted, growth, worker="here", progress=progress))
+            fit = FitState.of(
+                wanted, tasks=growth.tasks, certain=True, worker="here", progress=progress
+            )
+            show(fit)
 
         report(None)
         try:
@@ -80,7 +83,7 @@ def grow_here(
             raise
         except Exception as error:  # in a network, say
             failed = FailedFit.of(error)
-            line = record_failure(store, run=run, wanted=wanted, failed=failed)
+            line = record_failure(store, folder=folder, wanted=wanted, failed=failed)
             raise UserError(line) from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):

@@ -113,7 +113,7 @@ class Arena:
         if fault == "node":
             self._cluster.remove_node(self._second, allow_graceful=False)
             return True
-        title = {"worker": "ray::RayTrainWorker", "driver": "ray::Driver"}[fault]
+        title = {"worker": "ray::RayTrainWorker", "driver": "ray::RunDriver"}[fault]
         pids = pids_of(title)
         if pids:
             os.kill(random.choice(pids), signal.SIGKILL)

@@ -221,14 +221,15 @@ def test_a_member_that_was_damaged_is_looked_up_again():
 
 def test_a_member_that_was_found_is_not_looked_up_again():
     """Among many workers, its arrival alone is not planned for."""
-    desk = Desk(toy_growth(toy_rules(60)), speculate=True)
+    growth = toy_growth(toy_rules(60))
+    desk = Desk(growth, speculate=True)
     for rank in range(200):
         desk.leases.join(Worker(rank=rank, id=str(rank), node="", place=str(rank)), now=0.0)
     for wanted in desk.to_look_up():
         desk.missing(wanted)
     found, *others = desk.to_look_up()
     assert others
-    deliver(desk.growth, found)
+    deliver(growth, found)
     assert desk.to_look_up() == others
 
 

@@ -15,7 +15,7 @@ import ray
 from processes import pids_of
 from ray.util.state import list_placement_groups
 
-from zoo_ray.cluster.driver import Driver
+from zoo_ray.cluster.driver import RunDriver
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
@@ -121,7 +121,7 @@ def test_a_killed_worker_is_replaced_and_its_fit_goes_on_elsewhere(long_oracle, 
 
 
 def test_a_killed_driver_is_told_again_and_no_fit_is_lost(long_oracle, tmp_path):
-    killer, killed = once(half_way, lambda: kill("ray::Driver"))
+    killer, killed = once(half_way, lambda: kill("ray::RunDriver"))
     workers, steps = set(), {}
 
     def look(progress):
@@ -156,7 +156,7 @@ def test_a_worker_that_hangs_loses_its_fit_to_another(long_oracle, tmp_path):
 
 @pytest.mark.slow
 def test_a_fit_that_yields_goes_on_later(long_oracle, tmp_path, monkeypatch):
-    class Hesitant(Driver):
+    class Hesitant(RunDriver):
         """Has every fit yield once."""
 
         def __init__(self):
@@ -170,7 +170,7 @@ def test_a_fit_that_yields_goes_on_later(long_oracle, tmp_path, monkeypatch):
             self.told.add(digest)
             return "yield"
 
-    monkeypatch.setattr("zoo_ray.cluster.session.Driver", Hesitant)
+    monkeypatch.setattr("zoo_ray.cluster.session.RunDriver", Hesitant)
     config = quickstart(tmp_path, **LONG | {"workers.checkpoint_s": 60})  # none but of yielding
     result = grow(config, name="quickstart")
     assert result.growth.digest() == long_oracle.growth.digest()
@@ -223,7 +223,7 @@ def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tm
     assert b"stopped; to go on: python" in first.communicate()[1]
     assert first.returncode == 143
     assert time.monotonic() - sent < 3
-    wait_until(lambda: not pids_of(WORKER) + pids_of("ray::Driver") + pids_of("ray::TrainContr"))
+    wait_until(lambda: not pids_of(WORKER) + pids_of("ray::RunDriver") + pids_of("ray::TrainContr"))
     wait_until(lambda: ray.available_resources().get("CPU") == 2)
     assert all(group.state == "REMOVED" for group in list_placement_groups())
     published = {path.parent.name for path in tmp_path.glob("members/*/member.json")}

@@ -256,12 +256,12 @@ def test_of_two_processes_the_longer_record_stays(store):
 
 
 def test_what_a_run_wants_is_kept_while_it_runs(store):
-    assert store.read_wanted("run") == []
-    store.write_wanted("run", ["b", "a"])
-    assert store.read_wanted("run") == ["b", "a"]
-    store.clear_wanted("run")
-    store.clear_wanted("run")
-    assert store.read_wanted("run") == []
+    assert store.read_wanted("runs/run") == []
+    store.write_wanted("runs/run", ["b", "a"])
+    assert store.read_wanted("runs/run") == ["b", "a"]
+    store.clear_wanted("runs/run")
+    store.clear_wanted("runs/run")
+    assert store.read_wanted("runs/run") == []
 
 
 def test_runs_are_listed_with_what_they_hold(store):
@@ -270,7 +270,7 @@ def test_runs_are_listed_with_what_they_hold(store):
     store.write_results("b run", **columns(2))
     store.create_run("a", toy_record(1))
     store.files.replace("runs/torn/run.json", b"{")
-    store.write_wanted("bare", [])
+    store.write_wanted("runs/bare", [])
     found = {run.name: run for run in store.runs()}
     assert list(found) == ["a", "b run", "bare", "torn"]
     whole = found["b run"]
@@ -279,7 +279,7 @@ def test_runs_are_listed_with_what_they_hold(store):
     assert whole.size_bytes == sum(entry.size_bytes for entry in store.files.list("runs/b run"))
     assert found["a"].episodes == 0
     assert found["bare"].problem == "run.json is missing"
-    assert "not the record of a run" in found["torn"].problem
+    assert "not a record that this zoo_ray can read" in found["torn"].problem
 
 
 # ---- many

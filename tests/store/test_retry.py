@@ -126,7 +126,7 @@ def test_a_server_that_stays_away_is_one_line_that_says_how_to_go_on(s3_server, 
     store = Store(s3_address, patience_s=1.5)
     s3_server.freeze()
     try:
-        for use in (lambda: store.read_run("run"), lambda: store.write_wanted("run", ["x"])):
+        for use in (lambda: store.read_run("run"), lambda: store.write_wanted("runs/run", ["x"])):
             with pytest.raises(UserError, match="the same command goes on") as caught:
                 use()
             assert str(caught.value).startswith(f"store {store.shown}: cannot ")
@@ -143,7 +143,7 @@ def test_nobody_at_the_address_is_one_line():
 
 def test_a_bucket_that_is_not_there_is_said_at_once(s3_server):
     store = Store(s3_server.address("x", bucket="nonesuch"))
-    for use in (store.runs, lambda: store.read_run("run"), lambda: store.clear_wanted("run")):
+    for use in (store.runs, lambda: store.read_run("run"), lambda: store.clear_wanted("runs/run")):
         with pytest.raises(UserError, match=r"NoSuchBucket\); there is no such bucket; create it"):
             use()
 
@@ -157,7 +157,7 @@ def test_wrong_credentials_are_said_at_once_and_not_shown(
     uses = (
         store.runs,
         lambda: store.read_run("run"),
-        lambda: store.write_wanted("run", ["x"]),
+        lambda: store.write_wanted("runs/run", ["x"]),
         lambda: store.files.create("runs/a", b"x"),
         lambda: store.files.delete("runs/a"),
     )
@@ -178,8 +178,8 @@ def test_credentials_that_are_half_there_are_named(s3_address, monkeypatch):
 def test_the_endpoint_may_come_from_the_environment(s3_server, s3_address, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{s3_server.endpoint}")
     store = Store(s3_address.partition("?")[0])
-    store.write_wanted("run", ["x"])
-    assert Store(s3_address).read_wanted("run") == ["x"]
+    store.write_wanted("runs/run", ["x"])
+    assert Store(s3_address).read_wanted("runs/run") == ["x"]
 
 
 def test_a_signal_is_heard_while_a_server_is_silent(s3_server, s3_address):

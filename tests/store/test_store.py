@@ -11,7 +11,7 @@ import pytest
 from toys import toy_member, toy_record, toy_spec
 
 from zoo_ray.errors import UserError
-from zoo_ray.store import CorruptMember, Store, check_name
+from zoo_ray.store import CorruptMember, Store, check_name, run_folder
 from zoo_ray.store.payloads import sealed, to_json
 from zoo_ray.task import PARTS
 
@@ -320,7 +320,7 @@ def test_a_record_that_cannot_be_read_is_named(store, content):
 
 def test_files_are_replaced_whole(store):
     for content in (b"first, and longer", b"png"):
-        path = store.write_file("run", "report/figure.png", content)
+        path = store.write_file("runs/run", "report/figure.png", content)
     assert path == f"{store.shown}/runs/run/report/figure.png"
     assert store.files.read("runs/run/report/figure.png") == b"png"
 
@@ -363,9 +363,9 @@ def test_names_that_are_no_folders_name_are_refused_in_one_line(store, name):
 )
 def test_other_names_are_fine(store, name):
     store.lengthen_run(name, toy_record())
-    store.write_wanted(name, ["x"])
+    store.write_wanted(run_folder(name), ["x"])
     assert store.read_run(name) == toy_record()
-    assert store.read_wanted(name) == ["x"]
+    assert store.read_wanted(run_folder(name)) == ["x"]
     assert [run.name for run in store.runs()] == [name]
     assert store.remove_run(name) == 2
     assert store.runs() == []

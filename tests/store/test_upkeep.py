@@ -160,22 +160,15 @@ def test_a_members_pointer_goes_first(full):
 
 
 def test_what_a_run_under_way_wants_stays(full):
-    full.write_wanted("another", [DIGESTS[2], "f" * 64])
+    full.write_wanted("runs/another", [DIGESTS[2], "f" * 64])
     assert collect(full, remove=False, now=LATER) == []
-    full.clear_wanted("another")
+    full.clear_wanted("runs/another")
     assert len(collect(full, remove=False, now=LATER)) == 2
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [
-        {"digest": [DIGESTS[2]]},
-        {"members": [[DIGESTS[2]], None]},
-        {"digests": [["x", DIGESTS[2]]], "loss": [1.0]},
-    ],
-)
-def test_what_a_search_refers_to_stays(full, columns):
-    full.drop_checkpoints("f" * 64)
+def test_what_a_search_refers_to_stays(full):
+    full.write_wanted("searches/lr", ["f" * 64])
+    columns = {"digests": [["x", DIGESTS[2]], []], "loss": [1.0, 2.0]}
     full.files.replace("searches/lr/trials.parquet", table_to_bytes(columns))
     assert collect(full, remove=False, now=LATER) == []
 
@@ -187,7 +180,11 @@ def test_members_of_a_removed_run_go(full):
 
 
 @pytest.mark.parametrize(
-    "path", ["runs/my run/episodes.parquet", "runs/x/wanted.json", "searches/x/trials.parquet"]
+    "path",
+    [
+        *("runs/my run/episodes.parquet", "runs/x/wanted.json"),
+        *("searches/x/trials.parquet", "searches/x/wanted.json"),
+    ],
 )
 def test_nothing_is_removed_while_a_table_cannot_be_read(full, path):
     full.files.replace(path, b"?")

@@ -1,14 +1,16 @@
-"""The driver: the actor that holds the zoo's state and leases specs to workers."""
+"""Drivers: the actors that hold zoos and lease specs to workers."""
 
 import asyncio
 import time
+from collections.abc import Set
+from typing import Any
 
 import ray
 
 from zoo_ray.claims import Claims
 from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
-from zoo_ray.cluster.job import Job
+from zoo_ray.cluster.job import Job, RunJob
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
@@ -30,7 +32,7 @@ _WATCH_S = 1.0
 
 
 class Driver:
-    """Grows a zoo with a group of workers that pull specs.
+    """Has workers that pull specs fit the members of one or more zoos.
 
     It keeps nothing that the store, its job and its workers cannot tell again: restarted, it reads
     the store, hears what is being fitted, and goes on. Store I/O runs in threads, so that it always
@@ -47,66 +49,55 @@ class Driver:
         self._running: asyncio.Task[str | None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def _begin(self, job: Job, seen: Progress | None) -> None:
-        self._job = job
-        self._seen = seen
+    def _begin(self, job: Any, seen: Any) -> None:
+        self._job: Job = job
         self._store = Store(job.store)
-        self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
-        self._claims = Claims(self._store, run=job.run)
-        self._desk = Desk(self._growth, speculate=job.speculate)
+        self._claims = Claims(self._store, folder=job.folder)
+        self._desk = Desk(speculate=job.speculate)
         self._leases = self._desk.leases
         self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
-        self._work: Work | None = None
         self._fitted: set[str] = set()
+        self._ours: set[str] = set()
+        self._delivered = 0
         self._early: set[str] = set()
-        self._first_fit = seen.first_fit if seen else None
+        self._first_fit: float | None = seen.first_fit if seen else None
+        self._has_read = False
         self._error: str | None = None
         self._started.set()
         if not self._restarted:
             self._leasing.set()
 
+    # ---- what there are two kinds of
+
+    def _over(self) -> bool:
+        """Whether there is nothing left to fit."""
+        raise NotImplementedError
+
+    def _needed(self) -> Set[str]:
+        """Digests of the members that are to be claimed in the store."""
+        raise NotImplementedError
+
+    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
+        """Take note that a member cannot be fitted."""
+        raise NotImplementedError
+
     # ---- for the entrypoint
 
-    async def run(self, job: Job, seen: Progress | None) -> str | None:
-        """Grow a zoo to its end. Asked again, it waits for the same end.
+    async def run(self, job: Job, seen: Any) -> str | None:
+        """Do a job to its end. Asked again, it waits for the same end.
 
         Args:
             job: what to do.
             seen: the last that was heard of a driver that did it before; its counts go on.
 
         Returns:
-            None if the zoo is complete, else a line for people that says why not.
+            None if all was done, else a line for people that says why not.
         """
         if self._running is None:
             self._begin(job, seen)
             self._running = asyncio.create_task(self._run())
         return await asyncio.shield(self._running)
-
-    async def progress(self) -> Progress | None:
-        """How far the run is; None while the store is still being read."""
-        if not self._started.is_set() or self._work is None:
-            return None
-        fits = tuple(
-            FitState.of(
-                wanted,
-                self._growth,
-                worker=f"worker {rank}",
-                progress=self._fit_progress.get(wanted.spec.digest),
-            )
-            for rank, wanted in self._leases.held().items()
-        )
-        fitted, before = (self._seen.fitted, self._seen.speculative) if self._seen else (0, NONE)
-        early = self._early & self._fitted
-        return self._work.progress(
-            fitted=fitted + len(self._fitted),
-            first_fit=self._first_fit,
-            fits=fits,
-            speculative=Speculative(
-                fitted=before.fitted + len(early),
-                used=before.used + sum(map(self._growth.needs, early)),
-            ),
-        )
 
     # ---- for workers
 
@@ -132,11 +123,11 @@ class Driver:
         await self._started.wait()
         self._leases.claim(worker, digest, now=time.monotonic())
         self._fit_progress[digest] = progress
-        if self._work is None:
-            return "go on"  # the store is still being read: nobody knows what the zoo will want
+        if not self._has_read:
+            return "go on"  # the store is still being read: nobody knows what will be wanted
         self._note_if_early(digest)
         if self._over():
-            return "drop" if self._growth.finished else "yield"
+            return "yield" if self._error else "drop"
         return self._desk.answer(worker, digest)
 
     async def give_back(self, worker: Worker, digest: str) -> None:
@@ -147,12 +138,12 @@ class Driver:
         await self._advance()
 
     async def published(self, digest: str) -> None:
-        """Fold in a member that a worker has published."""
+        """Take in a member that a worker has published."""
         await self._started.wait()
         self._fitted.add(digest)
         self._desk.published(digest)
         self._fit_progress.pop(digest, None)
-        if not self._growth.may_want(digest):
+        if not self._desk.may_want(digest):
             return
         for _ in range(_LOOK_UPS):
             if await self._deliver(digest):
@@ -174,29 +165,40 @@ class Driver:
         await self._end(f"a worker cannot start: {message}")
 
     async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
-        """Take note that a fit has no usable result, which ends the run if it is certain.
+        """Take note that a fit has no usable result, which matters if it is certain.
 
         Where several share a GPU, one that ran out of memory is first tried again alone.
         """
         await self._leasing.wait()  # until then a driver that has restarted knows no specs
         self._fit_progress.pop(digest, None)
-        wanted = {w.spec.digest: w for w in self._growth.wanted()}.get(digest)
-        if wanted is None:  # nobody may ever ask for it, or another worker has delivered it
+        if not self._desk.wants(digest):  # it may never be, or another worker has delivered it
             self._leases.avoid(digest)
             await self._advance()
         elif failed.out_of_memory and self._leases.retry_alone(worker, digest):
             await self._notify()
         else:
-            await self._fail(wanted, failed)
+            await self._fail(self._desk.wanted(digest), failed)
 
     # ---- within
 
-    def _note_if_early(self, digest: str) -> None:
-        if not self._growth.needs(digest):
-            self._early.add(digest)
+    def _store_is_read(self) -> None:
+        self._has_read = True
 
-    def _over(self) -> bool:
-        return self._growth.finished or self._error is not None
+    def _fits(self) -> tuple[FitState, ...]:
+        return tuple(
+            FitState.of(
+                wanted,
+                tasks=self._job.tasks,
+                certain=self._desk.wants(wanted.spec.digest),
+                worker=f"worker {rank}",
+                progress=self._fit_progress.get(wanted.spec.digest),
+            )
+            for rank, wanted in self._leases.held().items()
+        )
+
+    def _note_if_early(self, digest: str) -> None:
+        if not self._desk.needs(digest):
+            self._early.add(digest)
 
     async def _run(self) -> str | None:
         await self._advance()
@@ -205,7 +207,7 @@ class Driver:
             await self._advance()  # now that it is known how many workers there are
             await asyncio.sleep(_REPORTED_S)  # and they say again what they hold
             self._leasing.set()
-        self._work = Work(self._growth)
+        self._store_is_read()
         watching = asyncio.create_task(self._watch_leases())
         async with self._changed:
             await self._changed.wait_for(self._over)
@@ -238,18 +240,12 @@ class Driver:
         await self._notify()
 
     async def _fail_the_hopeless(self, last: Worker) -> None:
-        """End the run if a spec has cost too many workers, of which `last` was the last."""
+        """Give up a spec that has cost too many workers, of which `last` was the last."""
         lost = self._leases.lost_too_often()
         if lost is not None and self._error is None:
             message = f"the worker ended or hung each of the {MAX_LOST_FITS} times it was fitted"
             log = await asyncio.to_thread(worker_log, last.handle)
             await self._fail(lost, FailedFit(message, log))
-
-    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
-        line = await asyncio.to_thread(
-            record_failure, self._store, run=self._job.run, wanted=wanted, failed=failed
-        )
-        await self._end(line)
 
     def _start_advancing(self) -> None:
         task = asyncio.create_task(self._advance())
@@ -267,16 +263,16 @@ class Driver:
     async def _look_up(self, wanted: Wanted) -> None:
         digest = wanted.spec.digest
         # While the store was asked, a worker may have published it.
-        if not await self._deliver(digest) and self._growth.may_want(digest):
+        if not await self._deliver(digest) and self._desk.may_want(digest):
             self._corrupt.discard(digest)
             self._desk.missing(wanted)
             await self._notify()  # not all who wait here wait for a spec
 
     async def _claim(self) -> None:
-        if self._over() or not self._claims.are_due(self._growth.certain_members):
+        if self._over() or not self._claims.are_due(len(self._needed())):
             return
         try:
-            await asyncio.to_thread(self._claims.make, self._growth.digests())
+            await asyncio.to_thread(self._claims.make, frozenset(self._needed()))
         except UserError as error:
             await self._end(str(error))
 
@@ -285,9 +281,11 @@ class Driver:
             stored = await asyncio.to_thread(self._store.read_predictions, digest)
             if stored is None:
                 return False
-            # Here and not in the thread: the zoo is only ever touched by the event loop.
-            fold(self._growth, self._store, digest, stored)
-            self._leases.end(digest)
+            # Here and not in the thread: a zoo is only ever touched by the event loop.
+            fold(self._desk, self._store, digest, stored)
+            self._delivered += 1
+            if stored.call == self._job.call:
+                self._ours.add(digest)
             return True
         except CorruptMember as error:
             self._corrupt.add(digest)
@@ -308,3 +306,45 @@ class Driver:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+class RunDriver(Driver):
+    """The driver of a run: it grows one zoo."""
+
+    def _begin(self, job: RunJob, seen: Progress | None) -> None:
+        super()._begin(job, seen)
+        self._seen = seen
+        self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
+        self._desk.add(self._growth, turn=())
+
+    async def progress(self) -> Progress | None:
+        """How far the run is; None while the store is still being read."""
+        if not self._started.is_set() or not self._has_read:
+            return None
+        fitted, before = (self._seen.fitted, self._seen.speculative) if self._seen else (0, NONE)
+        early = self._early & self._fitted
+        return self._work.progress(
+            fitted=fitted + len(self._fitted),
+            first_fit=self._first_fit,
+            fits=self._fits(),
+            speculative=Speculative(
+                fitted=before.fitted + len(early),
+                used=before.used + sum(map(self._growth.needs, early)),
+            ),
+        )
+
+    def _store_is_read(self) -> None:
+        super()._store_is_read()
+        self._work = Work(self._growth)
+
+    def _over(self) -> bool:
+        return self._growth.finished or self._error is not None
+
+    def _needed(self) -> Set[str]:
+        return self._growth.certain
+
+    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
+        line = await asyncio.to_thread(
+            record_failure, self._store, folder=self._job.folder, wanted=wanted, failed=failed
+        )
+        await self._end(line)

@@ -18,24 +18,34 @@ class Job:
     """What a driver and its workers are told.
 
     Attributes:
-        run: name of the run.
+        folder: of the run or search in the store.
         store: address of the store.
-        call: names the command that grows the run; each member it publishes is marked with it.
+        call: names the command that does the job; each member it publishes is marked with it.
         tasks: the stream, without images.
-        images: references to the tasks with their images, in Ray's object store, in stream order.
-        rules, recipe: of the zoo.
         workers: the group to start.
         speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
+        images: references to the tasks with their images, in Ray's object store, in stream order;
+            empty until they are there.
     """
 
-    run: str
+    folder: str
     store: str
     call: str
     tasks: Sequence[TaskLabels]
-    images: Sequence[Any]
-    rules: Rules
-    recipe: Recipe
     workers: WorkerPlan
     speculate: bool
     checkpoint_s: float
     fit_timeout_s: float
+    images: Sequence[Any] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunJob(Job):
+    """What the driver of a run is told.
+
+    Attributes:
+        rules, recipe: of the zoo.
+    """
+
+    rules: Rules
+    recipe: Recipe

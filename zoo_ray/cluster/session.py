@@ -10,19 +10,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 
-from zoo_ray.cluster.driver import Driver
-from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
+from zoo_ray.cluster.driver import Driver, RunDriver
+from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
-from zoo_ray.members.spec import Recipe
-from zoo_ray.offer import Offer, WorkerPlan, split_over_nodes, usable_cpus
+from zoo_ray.offer import Offer, split_over_nodes, usable_cpus
 from zoo_ray.progress import Progress
 from zoo_ray.task import Task
-from zoo_ray.zoo.schedule import Rules
 
 NAMESPACE = "zoo_ray"
 log = logging.getLogger("zoo_ray")
@@ -33,6 +32,7 @@ _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
+_KINDS = {"runs": "run", "searches": "search"}
 _GO_ON = "the same command goes on where it ended"
 
 
@@ -94,31 +94,15 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def grow_on_ray(
-    *,
-    run: str,
-    store_address: str,
-    tasks: Sequence[Task],
-    rules: Rules,
-    recipe: Recipe,
-    workers: WorkerPlan,
-    call: str,
-    speculate: bool,
-    checkpoint_s: float,
-    fit_timeout_s: float,
-    on_progress: Callable[[Progress], None],
+    job: RunJob, *, tasks: Sequence[Task], on_progress: Callable[[Progress], None]
 ) -> Progress | None:
     """Grow a zoo on the joined cluster, or on a local Ray that lives as long as this call.
 
     The members are in the store afterwards; this process reads them from there.
 
     Args:
-        run: name of the run.
-        store_address: of the store, which every node must see.
+        job: what to do; its store is one that every node sees.
         tasks: the stream; the images reach each node once.
-        rules, recipe: of the zoo.
-        workers: the group that fits.
-        call: names this command; the members it publishes are marked with it.
-        speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
         on_progress: called about twice a second.
 
     Returns:
@@ -127,25 +111,31 @@ def grow_on_ray(
     Raises:
         UserError: a fit failed, the workers ended early, or another command grows this run.
     """
+    progress: Progress | None = work(job, RunDriver, tasks=tasks, on_progress=on_progress)
+    return progress
+
+
+def work(
+    job: Job,
+    kind: type[Driver],
+    *,
+    tasks: Sequence[Task],
+    on_progress: Callable[[Any], None],
+    beside: Callable[[Any], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Any:
+    """Have a driver and its workers do a job; see `grow_on_ray`.
+
+    Args:
+        kind: of the driver.
+        beside: given the driver, what else is done meanwhile.
+    """
     with local_ray():
-        images = [ray.put(task) for task in tasks]
-        job = Job(
-            run=run,
-            store=store_address,
-            call=call,
-            speculate=speculate,
-            tasks=[task.without_images() for task in tasks],
-            images=images,
-            rules=rules,
-            recipe=recipe,
-            workers=workers,
-            checkpoint_s=checkpoint_s,
-            fit_timeout_s=fit_timeout_s,
-        )
-        driver = _start_driver(job)
+        job = replace(job, images=[ray.put(task) for task in tasks])
+        driver = _start_driver(job, kind)
         groups = _Groups(job, driver)
         try:
-            problem, progress = _watch(driver, groups, job, on_progress)
+            with beside(driver):
+                problem, progress = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
             groups.join()
         finally:
@@ -228,9 +218,9 @@ def _quiet() -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)
 
 
-def _start_driver(job: Job) -> Any:
-    # One driver for a run in a store, whoever asks.
-    key = hashlib.sha256(f"{job.store}\n{job.run}".encode()).hexdigest()[:16]
+def _start_driver(job: Job, kind: type[Driver]) -> Any:
+    # One driver for a run, or search, in a store, whoever asks.
+    key = hashlib.sha256(f"{job.store}\n{job.folder}".encode()).hexdigest()[:16]
     options = {
         "name": f"driver-{key}",
         "namespace": NAMESPACE,
@@ -243,12 +233,13 @@ def _start_driver(job: Job) -> Any:
     give_up = time.monotonic() + _NAME_FREE_S
     while True:
         try:
-            return ray.remote(Driver).options(**options).remote()
+            return ray.remote(kind).options(**options).remote()
         except ValueError:
             if time.monotonic() > give_up:
+                what, _, name = job.folder.partition("/")
                 raise UserError(
-                    f"--name {job.run}: another command is growing this run on this cluster; wait "
-                    "for it, or give another --name"
+                    f"--name {name}: another command is at this {_KINDS[what]} on this cluster; "
+                    "wait for it, or give another --name"
                 ) from None
             time.sleep(_POLL_S)
 
@@ -299,20 +290,20 @@ class _Groups:
 
 
 def _watch(
-    driver: Any, groups: _Groups, job: Job, on_progress: Callable[[Progress], None]
-) -> tuple[str | None, Progress | None]:
+    driver: Any, groups: _Groups, job: Job, on_progress: Callable[[Any], None]
+) -> tuple[str | None, Any]:
     """Wait for the driver's end; a driver that restarts is told its job again.
 
     Returns:
         Why it ended early (None: it did not), and the last progress that was seen.
     """
-    seen: Progress | None = None
+    seen: Any = None
     away_since: float | None = None
     deaths = 0
 
     def look() -> None:
         nonlocal seen, away_since, deaths
-        progress: Progress | None = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
+        progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         if progress is not None:
             if seen is None or progress.members_done > seen.members_done:

@@ -2,18 +2,18 @@
 
 import os
 import tempfile
-import time
 import uuid
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
+from ray.exceptions import RayActorError
 from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from zoo_ray.cluster.job import DRIVER_AWAY_S, Job
+from zoo_ray.cluster.ask import ask
+from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import Answer, Worker
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
@@ -128,13 +128,13 @@ def pull(config: dict[str, Any]) -> None:
 
         store = Store(config["store"])
     except Exception as error:  # packages or credentials that this node lacks
-        _ask(driver.cannot_work, FailedFit.of(error).message)
+        ask(driver.cannot_work, FailedFit.of(error).message)
         return
     (references,) = config["images"]
     worker = _this_worker(config["device"], first_rank=config["first_rank"])
     tasks: dict[int, Task] = {}
 
-    while (wanted := _ask(driver.lease, worker)) is not None:
+    while (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
         for position in wanted.tasks:
             if position not in tasks:
@@ -165,11 +165,11 @@ def pull(config: dict[str, Any]) -> None:
             store.publish_member(wanted.spec, member, call=config["call"])
         # What was dropped leaves its checkpoints to be collected: another run may want the member.
         except (CutShort, _Dropped):
-            _ask(driver.give_back, worker, digest)
+            ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
-            _ask(driver.failed, worker, digest, FailedFit.of(error))
+            ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
-            _ask(driver.published, digest)
+            ask(driver.published, digest)
         # After the exception and what its traceback holds are gone.
         release_memory()
 
@@ -193,22 +193,3 @@ def _answer(reference: Any) -> Answer:
         return answer
     except ray.exceptions.RayError:  # the driver restarts: it will want the fit
         return "go on"
-
-
-def _ask(method: Any, *arguments: Any) -> Any:
-    """Call the driver and wait for its answer; a driver that restarts is asked again, and one that
-    was ended answers None: all is over."""
-    away_since: float | None = None
-    while True:
-        asked = time.monotonic()
-        try:
-            return ray.get(method.remote(*arguments))
-        except ActorDiedError:
-            return None
-        except ActorUnavailableError:
-            now = time.monotonic()
-            if away_since is None or now - asked > DRIVER_AWAY_S:
-                away_since = now  # it was there until now: an answer may be hours in coming
-            if now - away_since > DRIVER_AWAY_S:
-                raise
-            time.sleep(0.5)

@@ -1,7 +1,7 @@
 """Figures, as PNG bytes."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,7 +11,10 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from zoo_ray.search.results import Findings, Row
 from zoo_ray.zoo.boosting import Floats
 
 _INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -64,10 +67,143 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
         axes.set_ylabel("test accuracy (%)")
         axes.set_title(_plain(title), loc="left", fontweight="bold")
         _label_ends(axes, ends, labels, inks)
-        png = io.BytesIO()
-        figure.savefig(png, format="png", dpi=150)
-        plt.close(figure)
+        return _png(figure)
+
+
+def search_figures(
+    rows: Sequence[Row],
+    found: Findings,
+    importance: Mapping[str, float | None],
+    *,
+    metric: str,
+    title: str,
+    keys: Sequence[str],
+) -> dict[str, bytes]:
+    """The pictures of a search, by name.
+
+    Args:
+        rows: of its trials; the complete ones are shown.
+        found: what stands out among them.
+        importance: of the searched keys.
+        metric: what the trials are judged by.
+        title: of the figures.
+        keys: that were searched.
+    """
+    done = [row for row in rows if row.status == "complete"]
+    with mpl.rc_context(_STYLE):
+        return {
+            "members": _members_figure(done, found, metric=metric, title=title),
+            "cost": _cost_figure(done, found, metric=metric, title=title),
+            "importance": _importance_figure(importance, metric=metric, title=title, keys=keys),
+        }
+
+
+_TASKS = "zoo.tasks_per_member"
+
+
+def _members_figure(rows: Sequence[Row], found: Findings, *, metric: str, title: str) -> bytes:
+    """The metric against the number of members, a line per tasks per member."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    lines: dict[Any, list[Row]] = {}
+    for row in rows:
+        lines.setdefault(row.values.get(_TASKS), []).append(row)
+    order = sorted(lines, key=lambda tasks: tasks or 0)
+    colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(order)))
+    ends, labels = [], []
+    for tasks, colour in zip(order, colours, strict=True):
+        by_members: dict[int, list[float]] = {}
+        for row in lines[tasks]:
+            by_members.setdefault(row.members // len(row.scores), []).append(100 * row.score)
+            axes.plot(row.members // len(row.scores), 100 * row.score, "o", color=colour, ms=5)
+        members = sorted(by_members)
+        best = [max(by_members[number]) for number in members]
+        axes.plot(members, best, color=colour, linewidth=1.6)
+        ends.append(best[-1])
+        noun = "task" if tasks == 1 else "tasks"
+        labels.append("all trials" if tasks is None else f"{tasks} {noun} per member")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("members of the zoo")
+    _finish(axes, metric=metric, title=f"{title}: more members")
+    _ring(axes, found.best.members // len(found.best.scores), found.best)
+    _label_ends(axes, ends, labels, list(colours))
+    return _png(figure)
+
+
+def _cost_figure(rows: Sequence[Row], found: Findings, *, metric: str, title: str) -> bytes:
+    """The metric against what a trial costs alone, and the front that no other trial beats."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    axes.plot([r.images for r in rows], [100 * r.score for r in rows], "o", color=_MUTED, ms=4.5)
+    front = found.front
+    axes.step(
+        [row.images for row in front],
+        [100 * row.score for row in front],
+        where="post",
+        color=_INK,
+        linewidth=1.6,
+    )
+    for row in {row.name: row for row in (*front[:1], found.near, found.best)}.values():
+        values = ", ".join(
+            f"{key.rpartition('.')[2]} {value_text(v)}" for key, v in row.values.items()
+        )
+        axes.annotate(
+            f"{row.name}: {values}",
+            xy=(row.images, 100 * row.score),
+            xytext=(6, -12),
+            textcoords="offset points",
+            fontsize=8,
+            color=_INK,
+        )
+    if len({row.images for row in rows}) > 1:
+        axes.set_xscale("log")
+        for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            which(FuncFormatter(lambda images, _: f"{images:,.0f}"))
+        axes.tick_params(axis="x", which="both", labelrotation=30)
+    axes.set_xlabel("cost: images its members are fitted on (log scale)")
+    _finish(axes, metric=metric, title=f"{title}: what it costs")
+    _ring(axes, found.best.images, found.best)
+    return _png(figure)
+
+
+def _importance_figure(
+    importance: Mapping[str, float | None], *, metric: str, title: str, keys: Sequence[str]
+) -> bytes:
+    """The share of the metric's variance between the values of each key."""
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(keys)), layout="constrained")
+    order = sorted(keys, key=lambda key: importance[key] or 0.0)
+    shares = [100 * (importance[key] or 0.0) for key in order]
+    axes.barh(order, shares, color="#3b6ea5", height=0.55)
+    for place, key in enumerate(order):
+        share = importance[key]
+        text = " cannot be told" if share is None else f" {100 * share:.0f}%"
+        axes.annotate(text, xy=(shares[place], place), va="center", color=_MUTED)
+    axes.set_xlim(0, 112)
+    axes.set_xlabel(f"share of the variance of {metric.replace('_', ' ')}, by one key alone (%)")
+    axes.set_title(_plain(f"{title}: what matters"), loc="left", fontweight="bold")
+    axes.grid(visible=False, axis="y")
+    return _png(figure)
+
+
+def _finish(axes: Axes, *, metric: str, title: str) -> None:
+    axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
+    axes.set_title(_plain(title), loc="left", fontweight="bold")
+
+
+def _ring(axes: Axes, place: float, best: Row) -> None:
+    """Mark the best trial."""
+    style = {"markerfacecolor": "none", "markeredgecolor": "#c2410c", "markeredgewidth": 1.8}
+    axes.plot(place, 100 * best.score, "o", ms=12, label="best", **style)  # type: ignore[arg-type]
+
+
+def _png(figure: Figure) -> bytes:
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    plt.close(figure)
     return png.getvalue()
+
+
+def value_text(value: object) -> str:
+    """A value of a configuration, for people."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _label_ends(

@@ -1,13 +1,16 @@
 """Progress while a zoo grows: bars on a terminal, a line an episode elsewhere."""
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from zoo_ray.progress import FitState, Progress
+from zoo_ray.progress import FitState, Progress, SearchProgress
+from zoo_ray.search.config import SearchConfig
+from zoo_ray.search.trials import Trials
 
 _TELL_EVERY_S = 30.0
 
@@ -38,8 +41,36 @@ class Live:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
+    def update_search(
+        self, progress: SearchProgress, trials: Trials, *, config: SearchConfig
+    ) -> None:
+        """Show the present state of a search."""
+        ended = len(trials.all) - len(trials.running)
+        complete = [trial for trial in trials.all if trial.status == "complete"]
+        sign = 1 if config.maximised else -1
+        best = max((sign * trial.score(config.metric) for trial in complete), default=None)
+        status = f"{ended} of {config.trials} trials, {progress.members_done} members" + (
+            "" if best is None else f"  best {100 * sign * best:.1f}%"
+        )
+        if self._console.is_terminal:
+            total = config.trials * len(config.base.benchmark.tasks)
+            episodes = sum(trial.episodes for trial in trials.all)
+            self._bars.update(
+                self._zoo,
+                description="[bold]search[/bold]",
+                total=total,
+                completed=episodes,
+                status=status,
+            )
+            self._show_fits(progress.fits)
+            return
+        told, told_at = self._told
+        if ended > told or time.monotonic() - told_at > _TELL_EVERY_S:
+            self._told = (ended, time.monotonic())
+            self._console.print(status, highlight=False)
+
     def update(self, progress: Progress) -> None:
-        """Show the present state."""
+        """Show the present state of a run."""
         if not self._console.is_terminal:
             self._tell(progress)
             return
@@ -51,9 +82,12 @@ class Live:
             self._bars.update(self._zoo, total=1.0, completed=progress.work_share, status=status)
         else:
             self._bars.update(self._zoo, status=f"{status}  waiting for workers")
-        for gone in self._fits.keys() - {fit.digest for fit in progress.fits}:
+        self._show_fits(progress.fits)
+
+    def _show_fits(self, fits: Sequence[FitState]) -> None:
+        for gone in self._fits.keys() - {fit.digest for fit in fits}:
             self._bars.remove_task(self._fits.pop(gone))
-        for fit in progress.fits:
+        for fit in fits:
             if fit.digest not in self._fits:
                 self._fits[fit.digest] = self._bars.add_task(
                     _name(fit), total=fit.epochs, status=""

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from zoo_ray.search.results import Findings, Row
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import metrics
 
@@ -34,6 +35,71 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
             name.replace("_", " "), "-" if value is None else f"[bold]{_percent(value)}[/bold]"
         )
     return Group(table, summary)
+
+
+_MOST_ROWS = 30
+
+
+def search_table(
+    rows: Sequence[Row],
+    found: Findings | None,
+    *,
+    keys: Sequence[str],
+    metric: str,
+    title: str,
+) -> RenderableType:
+    """Trials, best first, with what they cost, and which of them stand out."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("trial", justify="right")
+    for key in keys:
+        table.add_column(escape(key.rpartition(".")[2].replace("_", " ")), justify="right")
+    for header in ("members", "images", metric.removeprefix("validation_").replace("_", " ")):
+        table.add_column(header, justify="right")
+    table.add_column("")
+    sign = -1 if metric == "validation_forgetting" else 1
+    complete = [row for row in rows if row.status == "complete"]
+    complete.sort(key=lambda row: (-sign * row.score, row.images))
+    others = [row for row in rows if row.status != "complete"]
+    shown = [*complete, *others][:_MOST_ROWS]
+    front = found.front if found else []
+    for row in [*shown, *(row for row in front if row not in shown)]:
+        score = "-" if row.score != row.score else _percent(row.score)
+        table.add_row(
+            row.name,
+            *(_value(row, key) for key in keys),
+            str(row.members),
+            f"{row.images:,}",
+            score,
+            _remark(row, found),
+        )
+    lines: list[RenderableType] = [table]
+    if len(complete) + len(others) > len(shown):
+        lines.append(f"{len(complete) + len(others) - len(shown)} more in trials.parquet")
+    if any(row.prefix for row in rows):
+        lines.append("trial 3.1: the zoo of trial 3's first member of each episode")
+    return Group(*lines)
+
+
+def _value(row: Row, key: str) -> str:
+    if key == "zoo.members_per_episode":
+        return str(row.members_per_episode)
+    value = row.values[key]
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+
+
+def _remark(row: Row, found: Findings | None) -> str:
+    if row.status == "failed":
+        return f"[red]failed[/red] {escape(row.problem or '')}"
+    if row.status != "complete":
+        return f"[dim]{row.status} at episode {row.episodes}[/dim]"
+    remarks = []
+    if found and row is found.best:
+        remarks.append("[bold green]best[/bold green]")
+    if found and row is found.near and row is not found.best:
+        remarks.append("[green]as good, and cheapest[/green]")
+    if found and any(row is other for other in found.front):
+        remarks.append("front")
+    return ", ".join(remarks)
 
 
 def task_table(rows: Sequence[Sequence[str]]) -> Table:

@@ -1,6 +1,22 @@
-"""Members and runs, durable, in a folder or in a bucket."""
+"""Members, runs and searches, durable, in a folder or in a bucket."""
 
-from zoo_ray.store.records import RunRecord, TaskRecord, check_name
-from zoo_ray.store.store import CorruptMember, Store, StoredPredictions
+from zoo_ray.store.records import RunRecord, SearchRecord, TaskRecord, check_name
+from zoo_ray.store.store import (
+    CorruptMember,
+    Store,
+    StoredPredictions,
+    run_folder,
+    search_folder,
+)
 
-__all__ = ["CorruptMember", "RunRecord", "Store", "StoredPredictions", "TaskRecord", "check_name"]
+__all__ = [
+    "CorruptMember",
+    "RunRecord",
+    "SearchRecord",
+    "Store",
+    "StoredPredictions",
+    "TaskRecord",
+    "check_name",
+    "run_folder",
+    "search_folder",
+]

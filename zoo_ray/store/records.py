@@ -1,4 +1,4 @@
-"""What the store records of a run."""
+"""What the store records of runs and searches."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,25 @@ class RunRecord(BaseModel):
     config: dict[str, Any]
     recipe: dict[str, Any]
     zoo: dict[str, Any]
+    tasks: list[TaskRecord]
+    versions: dict[str, str]
+
+
+class SearchRecord(BaseModel):
+    """A search's `search.json`.
+
+    Attributes:
+        search: the configuration as it was given, defaults included.
+        samples: how many trials it has without a budget.
+        recipe: of the base run, resolved.
+        tasks: the stream.
+        versions: of Python and the packages that ran.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    search: dict[str, Any]
+    samples: int
+    recipe: dict[str, Any]
     tasks: list[TaskRecord]
     versions: dict[str, str]
 

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import safetensors.numpy
 from pydantic import ValidationError
@@ -35,11 +35,20 @@ from zoo_ray.store.payloads import (
     table_to_bytes,
     to_json,
 )
-from zoo_ray.store.records import MemberEntry, RunRecord, RunSummary, check_name
+from zoo_ray.store.records import (
+    MemberEntry,
+    RunRecord,
+    RunSummary,
+    SearchRecord,
+    check_name,
+)
 from zoo_ray.store.retry import PATIENCE_S, StoreFailed
 from zoo_ray.task import Predictions
 
 EPISODES, RESULTS, WANTED = "episodes.parquet", "results.parquet", "wanted.json"
+TRIALS = "trials.parquet"
+
+R = TypeVar("R", RunRecord, SearchRecord)
 
 log = logging.getLogger("zoo_ray")
 
@@ -266,9 +275,9 @@ class Store:
         Raises:
             UserError: the file is not a run's, or another version's.
         """
-        path = f"runs/{check_name(name)}/run.json"
+        path = f"{run_folder(name)}/run.json"
         document = self.files.read(path)
-        return None if document is None else self._parse_run(path, document)
+        return None if document is None else self._parse(RunRecord, path, document)
 
     def create_run(self, name: str, record: RunRecord) -> RunRecord:
         """Write a run's `run.json` unless there is one; returns the one there is then."""
@@ -282,22 +291,22 @@ class Store:
     def _update_run(
         self, name: str, record: RunRecord, is_older: Callable[[RunRecord], bool]
     ) -> RunRecord:
-        path = f"runs/{check_name(name)}/run.json"
+        path = f"{run_folder(name)}/run.json"
 
         def change(document: bytes | None) -> bytes | None:
-            if document is None or is_older(self._parse_run(path, document)):
+            if document is None or is_older(self._parse(RunRecord, path, document)):
                 return to_json(record.model_dump())
             return None
 
         document = self.files.update(path, change)
-        return record if document is None else self._parse_run(path, document)
+        return record if document is None else self._parse(RunRecord, path, document)
 
-    def _parse_run(self, path: str, document: bytes) -> RunRecord:
+    def _parse(self, kind: type[R], path: str, document: bytes) -> R:
         try:
-            return RunRecord.model_validate_json(document)
+            return kind.model_validate_json(document)
         except ValidationError as error:
             raise UserError(
-                f"{self.shown}/{path}: not the record of a run that this zoo_ray can read "
+                f"{self.shown}/{path}: not a record that this zoo_ray can read "
                 f"({error.errors()[0]['msg']}); remove it or use another --name"
             ) from None
 
@@ -316,7 +325,7 @@ class Store:
             results: the same, a row per episode and task.
         """
         for file, columns in ((EPISODES, episodes), (RESULTS, results)):
-            self._lengthen_table(f"runs/{check_name(name)}/{file}", columns)
+            self._lengthen_table(f"{run_folder(name)}/{file}", columns)
 
     def _lengthen_table(self, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
         table = table_to_bytes(columns)
@@ -341,7 +350,7 @@ class Store:
         Raises:
             UserError: it cannot be read.
         """
-        path = f"runs/{check_name(name)}/{file}"
+        path = f"{run_folder(name)}/{file}"
         document = self.files.read(path)
         if document is None:
             return None
@@ -352,22 +361,55 @@ class Store:
                 f"{self.shown}/{path}: {error}; the command that grew the run writes it anew"
             ) from None
 
-    def write_wanted(self, name: str, digests: Sequence[str]) -> None:
-        """Say which members a run under way needs that its tables do not name yet."""
+    # ---- searches
+
+    def read_search(self, name: str) -> SearchRecord | None:
+        """A search's `search.json`, or None if there is no such search.
+
+        Raises:
+            UserError: the file is not a search's, or another version's.
+        """
+        path = f"{search_folder(name)}/search.json"
+        document = self.files.read(path)
+        return None if document is None else self._parse(SearchRecord, path, document)
+
+    def record_search(self, name: str, record: SearchRecord) -> SearchRecord:
+        """Write a search's `search.json` unless there is one of as many samples; returns the one
+        there is then."""
+        path = f"{search_folder(name)}/search.json"
+
+        def change(document: bytes | None) -> bytes | None:
+            if document is None or (
+                self._parse(SearchRecord, path, document).samples < record.samples
+            ):
+                return to_json(record.model_dump())
+            return None
+
+        document = self.files.update(path, change)
+        return record if document is None else self._parse(SearchRecord, path, document)
+
+    def write_trials(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write a search's table of trials, a row each; `digests` names its members."""
+        self.files.replace(f"{search_folder(name)}/{TRIALS}", table_to_bytes(columns))
+
+    # ---- what runs and searches have in common; their folder is `run_folder` or `search_folder`
+
+    def write_wanted(self, folder: str, digests: Sequence[str]) -> None:
+        """Say which members work under way needs that its tables do not name yet."""
         record = {"format_version": FORMAT_VERSION, "digests": list(digests)}
-        self.files.replace(f"runs/{check_name(name)}/{WANTED}", to_json(record))
+        self.files.replace(f"{folder}/{WANTED}", to_json(record))
 
-    def clear_wanted(self, name: str) -> None:
-        """The run is not under way any more."""
-        self.files.delete(f"runs/{check_name(name)}/{WANTED}")
+    def clear_wanted(self, folder: str) -> None:
+        """The work is not under way any more."""
+        self.files.delete(f"{folder}/{WANTED}")
 
-    def read_wanted(self, name: str) -> list[str]:
+    def read_wanted(self, folder: str) -> list[str]:
         """What `write_wanted` said last, if it holds still.
 
         Raises:
             UserError: it cannot be read.
         """
-        path = f"runs/{check_name(name)}/{WANTED}"
+        path = f"{folder}/{WANTED}"
         document = self.files.read(path)
         if document is None:
             return []
@@ -375,12 +417,12 @@ class Store:
             return [str(digest) for digest in json.loads(document)["digests"]]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
-                f"{self.shown}/{path}: not readable; remove it if the run is not under way"
+                f"{self.shown}/{path}: not readable; remove it if the work is not under way"
             ) from None
 
-    def write_file(self, name: str, file: str, payload: bytes) -> str:
-        """Write a file into a run's folder (as a report); returns its full path."""
-        path = f"runs/{check_name(name)}/{file}"
+    def write_file(self, folder: str, file: str, payload: bytes) -> str:
+        """Write a file (as a report); returns its full path."""
+        path = f"{folder}/{file}"
         self.files.replace(path, payload)
         return f"{self.shown}/{path}"
 
@@ -390,7 +432,7 @@ class Store:
         Raises:
             UserError: there is no such run.
         """
-        paths = [entry.path for entry in self.files.list(f"runs/{check_name(name)}")]
+        paths = [entry.path for entry in self.files.list(run_folder(name))]
         if not paths:
             raise UserError(
                 f"store {self.shown}: no run {name!r}; run_cluster.py runs shows what there is"
@@ -443,6 +485,24 @@ class Store:
         if hashlib.sha256(payload).hexdigest() != sha256:
             raise CorruptMember(f"{path}: wrong checksum", pointer=document)
         return payload, pointer, document
+
+
+def run_folder(name: str) -> str:
+    """Where a run's files are in the store.
+
+    Raises:
+        UserError: it is no name.
+    """
+    return f"runs/{check_name(name)}"
+
+
+def search_folder(name: str) -> str:
+    """Where a search's files are in the store.
+
+    Raises:
+        UserError: it is no name.
+    """
+    return f"searches/{check_name(name)}"
 
 
 def check_checkpoint(path: str, payload: bytes) -> Checkpoint:

@@ -10,7 +10,16 @@ from zoo_ray.errors import UserError
 from zoo_ray.store.files import Entry
 from zoo_ray.store.payloads import CorruptPayload, table_from_bytes
 from zoo_ray.store.retry import StoreFailed
-from zoo_ray.store.store import EPISODES, RESULTS, CorruptMember, Store, check_checkpoint
+from zoo_ray.store.store import (
+    EPISODES,
+    RESULTS,
+    TRIALS,
+    CorruptMember,
+    Store,
+    check_checkpoint,
+    run_folder,
+    search_folder,
+)
 
 KEPT = timedelta(days=1)
 """What is younger may belong to work under way, and is never collected."""
@@ -66,7 +75,7 @@ def verify(
     """
     members = sorted(entry.digest for entry in store.members())
     checkpoints = sorted(entry.path for entry in store.files.list("progress"))
-    runs, searches = _runs(store), _searches(store)
+    runs, searches = _named(store, "runs"), _named(store, "searches")
     total = len(members) + len(checkpoints) + len(runs) + len(searches)
     problems: list[Problem] = []
     done = 0
@@ -84,7 +93,7 @@ def verify(
         check(members, lambda digest: _check_member(store, digest, sums, repair=repair))
         check(checkpoints, lambda path: _check_checkpoint(store, path))
         check(runs, lambda name: _check_run(store, name, sums))
-        check(searches, lambda path: _check_search(store, path))
+        check(searches, lambda name: _check_search(store, name))
     return Findings(len(members), len(runs), len(checkpoints), problems)
 
 
@@ -126,7 +135,7 @@ def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[
     record = _tried(lambda: store.read_run(name), problems, "rm removes the run, not its members")
     if record is None and not problems:
         problems.append(Problem(f"{where}/run.json: missing", f"{mended}, or rm removes it"))
-    _tried(lambda: store.read_wanted(name), problems, mended)
+    _tried(lambda: store.read_wanted(run_folder(name)), problems, mended)
     _tried(lambda: store.read_table(name, RESULTS), problems, mended)
     episodes = _tried(lambda: store.read_table(name, EPISODES), problems, mended)
     for digest, sha256 in _recorded(episodes or {}):
@@ -152,9 +161,12 @@ def _tried(
         return None
 
 
-def _check_search(store: Store, path: str) -> list[Problem]:
+def _check_search(store: Store, name: str) -> list[Problem]:
+    mended = "the command of the search mends it"
     problems: list[Problem] = []
-    _tried(lambda: _trials(store, path), problems, "the command of the search writes it anew")
+    _tried(lambda: store.read_search(name), problems, "remove it, and give the command again")
+    _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
+    _tried(lambda: _trials(store, name), problems, mended)
     return problems
 
 
@@ -238,24 +250,20 @@ def _strays(
 # ---- what refers to members
 
 
-def _runs(store: Store) -> list[str]:
-    paths = (entry.path.split("/") for entry in store.files.list("runs"))
+def _named(store: Store, kind: str) -> list[str]:
+    paths = (entry.path.split("/") for entry in store.files.list(kind))
     return sorted({path[1] for path in paths if len(path) > 2})
-
-
-def _searches(store: Store) -> list[str]:
-    paths = [entry.path for entry in store.files.list("searches")]
-    return sorted(path for path in paths if path.endswith("/trials.parquet"))
 
 
 def _referred(store: Store) -> set[str]:
     """All members that a run, a run under way or a search refers to."""
     found: set[str] = set()
-    for name in _runs(store):
-        found.update(store.read_wanted(name))
+    for name in _named(store, "runs"):
+        found.update(store.read_wanted(run_folder(name)))
         found.update(digest for digest, _ in _recorded(store.read_table(name, EPISODES) or {}))
-    for path in _searches(store):
-        found.update(_trials(store, path))
+    for name in _named(store, "searches"):
+        found.update(store.read_wanted(search_folder(name)))
+        found.update(_trials(store, name))
     return found
 
 
@@ -266,8 +274,9 @@ def _recorded(episodes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, str 
     return zip(digests, sums, strict=True)
 
 
-def _trials(store: Store, path: str) -> set[str]:
-    """Members of a search's table: in `digest`, `digests` or `members`, each one or a list."""
+def _trials(store: Store, name: str) -> set[str]:
+    """Members that a search's table of trials names."""
+    path = f"{search_folder(name)}/{TRIALS}"
     document = store.files.read(path)
     if document is None:
         return set()
@@ -275,6 +284,6 @@ def _trials(store: Store, path: str) -> set[str]:
         columns = table_from_bytes(document)
     except CorruptPayload as error:
         raise UserError(f"{store.shown}/{path}: {error}; remove it, or mend it") from None
-    values = [v for key in ("digest", "digests", "members") for v in columns.get(key, [])]
-    lists = [[value] if isinstance(value, str) else value for value in values]
-    return {digest for some in lists if isinstance(some, list) for digest in some}
+    if "digests" not in columns:
+        raise UserError(f"{store.shown}/{path}: not a search's table; remove it, or mend it")
+    return {digest for digests in columns["digests"] for digest in digests}

@@ -4,9 +4,9 @@ The same object drives a run in one process and a run on a cluster, so they cann
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -87,6 +87,8 @@ class Growth:
         tasks: the stream, in order.
         rules: which members the zoo has.
         recipe: how each is fitted.
+        score_test: whether test accuracies are worked out; NaN if not. A search must not know them
+            before its best is fixed.
 
     Attributes:
         tasks, rules: as given.
@@ -94,12 +96,20 @@ class Growth:
         arrivals: how many members were delivered.
     """
 
-    def __init__(self, *, tasks: Sequence[TaskLabels], rules: Rules, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        *,
+        tasks: Sequence[TaskLabels],
+        rules: Rules,
+        recipe: Recipe,
+        score_test: bool = True,
+    ) -> None:
         self.tasks = tasks
         self.rules = rules
         self.episodes: list[Episode] = []
         self.arrivals = 0
         self._recipe = recipe
+        self._score_test = score_test
         self._ensemble = Ensemble(tasks)
         self._weights = np.ones(0)
         self._wanted: dict[str, Wanted] = {}
@@ -122,9 +132,9 @@ class Growth:
         return len(self._wanted) + undrawn * self.rules.members_per_episode
 
     @property
-    def certain_members(self) -> int:
-        """How many members the zoo has, or is certain to have."""
-        return len(self._certain)
+    def certain(self) -> Set[str]:
+        """Digests of all members that the zoo has, or is certain to have."""
+        return self._certain
 
     @property
     def drawn_episodes(self) -> int:
@@ -208,22 +218,22 @@ class Growth:
             self._complete_episode()
             self._settle()
 
-    def accuracy(self) -> Floats:
-        """Test accuracy A[e, i], float64, shape (complete episodes, tasks); NaN where task i had
-        not arrived."""
+    def accuracy(self, part: Literal["validation", "test"] = "test") -> Floats:
+        """Accuracy A[e, i] on a part, float64, shape (complete episodes, tasks); NaN where task i
+        had not arrived."""
         matrix = np.full((len(self.episodes), self.rules.tasks), np.nan)
         for row, episode in enumerate(self.episodes):
-            matrix[row, : row + 1] = episode.test_accuracy
+            scores = episode.test_accuracy if part == "test" else episode.validation_accuracy
+            matrix[row, : row + 1] = scores
         return matrix
 
     def members(self) -> list[GrownMember]:
         """The members of all complete episodes, in the order in which they were averaged."""
         return [member for episode in self.episodes for member in episode.members]
 
-    def digests(self) -> list[str]:
-        """Digests of all members that the zoo has, or is certain to have."""
-        drawn = [wanted for draws in self._draws.values() for wanted in draws]
-        return [m.digest for m in self.members()] + [wanted.spec.digest for wanted in drawn]
+    def samples(self, member: GrownMember) -> int:
+        """Training samples that an epoch of a member's fit sees, repeats included."""
+        return sum(len(self.tasks[task].train) for task in member.tasks)
 
     def digest(self) -> str:
         """SHA-256 over the members' specs and predictions, in order: equal for equal zoos."""
@@ -293,7 +303,9 @@ class Growth:
                 members_of_task=tuple(self._ensemble.members(task) for task in seen),
                 losses=losses,
                 validation_accuracy=self._accuracies(seen, "validation"),
-                test_accuracy=self._accuracies(seen, "test"),
+                test_accuracy=self._accuracies(seen, "test")
+                if self._score_test
+                else np.full(episode, np.nan),
             )
         )
         self._weights = boosting_weights(losses)

@@ -1,0 +1,366 @@
+"""A search on Ray: Tune's trials are clients of one driver, whose workers fit for all of them."""
+
+import asyncio
+import contextlib
+import logging
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence, Set
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.logger import TBXLoggerCallback
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from zoo_ray.cluster.ask import ask
+from zoo_ray.cluster.driver import Driver
+from zoo_ray.cluster.job import Job
+from zoo_ray.cluster.leases import Turn
+from zoo_ray.cluster.session import work
+from zoo_ray.failures import FailedFit, record_failure
+from zoo_ray.members.spec import Recipe
+from zoo_ray.progress import SearchProgress
+from zoo_ray.search.config import SearchConfig
+from zoo_ray.search.trials import EpisodeReport, Status, Trial, Trials, zoo_report
+from zoo_ray.task import Task
+from zoo_ray.zoo.growth import Growth, Wanted
+from zoo_ray.zoo.schedule import Rules
+
+log = logging.getLogger("zoo_ray")
+
+# A trial's process that dies is followed by another, which asks again for what it has missed.
+_TRIAL_RESTARTS = 3
+_TUNE_ENDS_S = 30.0
+
+
+@dataclass(frozen=True)
+class ZooJob:
+    """One of a trial's zoos: which members it has, and how each is fitted."""
+
+    rules: Rules
+    recipe: Recipe
+
+
+# ---- the driver
+
+
+class SearchDriver(Driver):
+    """The driver of a search: it grows the zoos of the trials that ask it to."""
+
+    def _begin(self, job: Job, seen: SearchProgress | None) -> None:
+        super()._begin(job, seen)
+        self._zoos: dict[int, list[Growth]] = {}
+        self._problems: dict[int, str] = {}
+        self._needed_ever: set[str] = set()
+        self._ended = False
+
+    async def episode(
+        self, trial: int, zoos: Sequence[ZooJob], episode: int
+    ) -> EpisodeReport | str:
+        """Grow a trial's zoos to the end of an episode.
+
+        Args:
+            trial: its number; specs of lower ones are fitted first.
+            zoos: what it is for each of its seeds.
+            episode: from 1.
+
+        Returns:
+            What the zoos are then, or a line that says why they cannot be.
+        """
+        await self._started.wait()
+        if trial not in self._zoos:
+            self._problems.pop(trial, None)
+            self._zoos[trial] = [
+                Growth(tasks=self._job.tasks, rules=zoo.rules, recipe=zoo.recipe, score_test=False)
+                for zoo in zoos
+            ]
+            for number, growth in enumerate(self._zoos[trial]):
+                self._desk.add(growth, turn=(trial, number))
+            await self._advance()
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._stands(trial, episode))
+        growths = self._zoos.get(trial, [])
+        if self._over() or trial in self._problems or not growths:
+            return self._error or self._problems.get(trial) or "the search has ended"
+        return tuple(
+            zoo_report(
+                growth, episode=episode, epochs=zoo.recipe.epochs, ours=frozenset(self._ours)
+            )
+            for growth, zoo in zip(growths, zoos, strict=True)
+        )
+
+    async def leave(self, trial: int) -> None:
+        """Forget a trial; what nobody else wants is not fitted any more."""
+        await self._started.wait()
+        for number in range(len(self._zoos.pop(trial, []))):
+            self._desk.remove((trial, number))
+        await self._notify()
+
+    async def end(self) -> None:
+        """Hear that no trial is to come."""
+        self._ended = True
+        await self._notify()
+
+    async def progress(self) -> SearchProgress | None:
+        """What is being fitted."""
+        if not self._started.is_set():
+            return None
+        return SearchProgress(
+            members_done=self._delivered,
+            waiting=self._leases.waiting,
+            first_fit=self._first_fit,
+            fits=self._fits(),
+        )
+
+    def _stands(self, trial: int, episode: int) -> bool:
+        growths = self._zoos.get(trial, [])
+        done = all(len(growth.episodes) >= episode for growth in growths)
+        return done or self._over() or trial in self._problems
+
+    def _over(self) -> bool:
+        return self._ended or self._error is not None
+
+    def _needed(self) -> Set[str]:
+        for growths in self._zoos.values():
+            self._needed_ever.update(*(growth.certain for growth in growths))
+        return self._needed_ever
+
+    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
+        """A spec that cannot be fitted ends the trials that want it, not the search."""
+        turns: list[Turn] = self._desk.who_wants(wanted.spec.digest)
+        line = await asyncio.to_thread(
+            record_failure,
+            self._store,
+            folder=self._job.folder,
+            wanted=wanted,
+            failed=failed,
+            of="-".join(str(number) for number in turns[0]),
+        )
+        for turn in turns:
+            self._problems[turn[0]] = line
+            self._desk.remove(turn)
+        await self._notify()
+
+
+# ---- Tune
+
+
+class Client(tune.Trainable):
+    """A trial as Tune sees it: a step is an episode that the driver grows."""
+
+    def setup(
+        self, config: dict[str, Any], *, driver: Any = None, metric: str = "", episodes: int = 0
+    ) -> None:
+        """Take what all trials share, and what this one is."""
+        self._driver, self._metric, self._episodes = driver, metric, episodes
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Become another trial: processes are dear, and this one holds nothing."""
+        self._trial: int = new_config["trial"]
+        self._zoos: Sequence[ZooJob] = new_config["zoos"]
+        self._done: list[EpisodeReport] = []
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Wait for the next episode's end, or hear why there is none."""
+        report = ask(self._driver.episode, self._trial, self._zoos, len(self._done) + 1)
+        if report is None or isinstance(report, str):
+            problem = report or "the search has ended"
+            return {self._metric: math.nan, "done": True, "report": None, "problem": problem}
+        self._done.append(report)
+        trial = Trial(self._trial, {}, reports=self._done)
+        return {
+            self._metric: trial.score(self._metric),
+            "members": len(trial.digests),
+            "images": trial.images,
+            "done": trial.episodes == self._episodes,
+            "report": (trial.episodes, report),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the store holds all."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing: the driver tells all again."""
+
+
+class _Next(Searcher):
+    """Hands the trials to Tune as they come."""
+
+    def __init__(self, trials: Trials, zoos: Callable[[Trial], Sequence[ZooJob]]) -> None:
+        super().__init__()
+        self._trials = trials
+        self._zoos = zoos
+
+    def set_search_properties(self, *_: Any, **__: Any) -> bool:
+        """Say that what Tune was told of the search is known here."""
+        return True
+
+    def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
+        """A trial's configuration; None: not now."""
+        if self._trials.all_begun:
+            return Searcher.FINISHED
+        trial = self._trials.begin()
+        if trial is None:
+            return None
+        # The values by themselves, too: TensorBoard shows them.
+        return {"trial": trial.number, "zoos": self._zoos(trial), **trial.values}
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        """Nothing: `_Listener` hears it."""
+
+
+class _Listener(tune.Callback):
+    """Notes what trials report, and has the driver forget those that end."""
+
+    def __init__(self, trials: Trials, driver: Any, *, episodes: int) -> None:
+        self._trials = trials
+        self._driver = driver
+        self._episodes = episodes
+
+    def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
+        """Hear of an episode's end, or of why there is none."""
+        ours = self._of(trial)
+        if result["report"] is None:
+            ours.problem = result["problem"]
+            return
+        episode, report = result["report"]
+        if episode == ours.episodes + 1:  # else its process has died, and says it again
+            ours.reports.append(report)
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        """Hear that a trial has come to its end, or was stopped."""
+        ours = self._of(trial)
+        if ours.problem is not None:
+            log.warning("trial %d failed: %s", ours.number + 1, ours.problem)
+            self._end(ours, "failed")
+        else:
+            self._end(ours, "complete" if ours.episodes == self._episodes else "stopped")
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
+        """Hear that a trial's process has died too often."""
+        ours = self._of(trial)
+        ours.problem = f"its process has ended {_TRIAL_RESTARTS + 1} times"
+        self._end(ours, "failed")
+
+    def _of(self, trial: Any) -> Trial:
+        number: int = trial.config["trial"]
+        return self._trials.all[number]
+
+    def _end(self, trial: Trial, status: Status) -> None:
+        trial.status = status
+        self._driver.leave.remote(trial.number)
+
+
+def search_on_ray(
+    config: SearchConfig,
+    job: Job,
+    *,
+    tasks: Sequence[Task],
+    trials: Trials,
+    zoos: Callable[[Trial], Sequence[ZooJob]],
+    keep: Callable[[str], None],
+    on_progress: Callable[[SearchProgress], None],
+) -> SearchProgress | None:
+    """Have all trials grown, on the joined cluster or on a local Ray.
+
+    Args:
+        config: the search.
+        job: for the driver and the workers.
+        tasks: the stream.
+        trials: where trials are taken from, and what they report goes to.
+        zoos: a trial's zoos.
+        keep: called in the end, whatever that is, with the folder of Tune's TensorBoard files.
+        on_progress: called about twice a second.
+
+    Returns:
+        What was last heard of the driver.
+
+    Raises:
+        UserError: the workers ended early, a worker cannot start, the store fails, or another
+            command is at this search.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="zoo_ray-", ignore_cleanup_errors=True)
+
+    @contextlib.contextmanager
+    def tuning(driver: Any) -> Iterator[None]:
+        # In a thread: Tune would take Ctrl-C for itself, and the driver is watched meanwhile.
+        thread = threading.Thread(
+            target=_tune, args=(config, driver, trials, zoos, folder.name), daemon=True
+        )
+        thread.start()
+        yield
+        thread.join(timeout=_TUNE_ENDS_S)
+
+    with folder:
+        try:
+            progress: SearchProgress | None = work(
+                job, SearchDriver, tasks=tasks, on_progress=on_progress, beside=tuning
+            )
+        finally:
+            keep(folder.name)
+    return progress
+
+
+def _tune(
+    config: SearchConfig,
+    driver: Any,
+    trials: Trials,
+    zoos: Callable[[Trial], Sequence[ZooJob]],
+    folder: str,
+) -> None:
+    episodes = len(config.base.benchmark.tasks)
+    os.environ.update(
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # CSV and JSON: trials.parquet has it all
+        RAY_AIR_NEW_OUTPUT="0",
+        TUNE_GLOBAL_CHECKPOINT_S="1000000",  # the state to go on from is our store
+    )
+    client = tune.with_parameters(Client, driver=driver, metric=config.metric, episodes=episodes)
+    # The workers hold the CPUs. Trials wait, and need but a crumb of the head's node.
+    crumb = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
+    hours = config.budget.hours
+    try:
+        tune.Tuner(
+            tune.with_resources(client, crumb),
+            tune_config=tune.TuneConfig(
+                metric=config.metric,
+                mode="max" if config.maximised else "min",
+                search_alg=_Next(trials, zoos),
+                scheduler=_scheduler(config, episodes=episodes),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=_folder_name,
+                trial_name_creator=_folder_name,
+                time_budget_s=None if hours is None else hours * 3600,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=folder,
+                verbose=0,
+                callbacks=[
+                    _Listener(trials, driver, episodes=episodes),
+                    TBXLoggerCallback(),  # type: ignore[no-untyped-call]
+                ],
+                failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
+            ),
+        ).fit()
+    except Exception as error:  # with the cluster, say; whatever it is, no trial goes on
+        log.warning("the trials ended: %s: %s", type(error).__name__, error)
+    with contextlib.suppress(ray.exceptions.RayError):
+        ask(driver.end)
+
+
+def _folder_name(trial: Any) -> str:
+    return f"trial-{trial.config['trial'] + 1}"
+
+
+def _scheduler(config: SearchConfig, *, episodes: int) -> TrialScheduler:
+    if config.scheduler == "none":
+        return FIFOScheduler()  # type: ignore[no-untyped-call]
+    return ASHAScheduler(time_attr="training_iteration", max_t=episodes, grace_period=config.grace)

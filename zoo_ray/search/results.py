@@ -1,0 +1,125 @@
+"""What a search has found: its trials as rows, the best among them, what mattered."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo_ray.search.space import Values
+from zoo_ray.search.trials import Status
+
+_BINS = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trial in the table of results.
+
+    Attributes:
+        trial: its number, from 1.
+        members_per_episode: of its zoos.
+        prefix: whether this is the zoo that the trial was with fewer members per episode: the
+            first of each, where draws do not look at losses.
+        values: what it tried.
+        status, problem, episodes: how it ended.
+        members, images: what it asked for and would cost alone, over all seeds; images are
+            training samples of all members, repeats included, times epochs.
+        score: the metric, mean over the seeds; NaN if there is none.
+        scores: of each seed.
+        accuracy: validation average accuracy, mean over the seeds.
+        digests: its members.
+    """
+
+    trial: int
+    members_per_episode: int
+    prefix: bool
+    values: Values
+    status: Status
+    problem: str | None
+    episodes: int
+    members: int
+    images: int
+    score: float
+    scores: Sequence[float]
+    accuracy: float
+    digests: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return f"{self.trial}.{self.members_per_episode}" if self.prefix else str(self.trial)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What stands out among rows.
+
+    Attributes:
+        best: of the complete ones, that of the best score; of equals the cheapest, then the first.
+        near: the cheapest that is as good as the best, within a standard error of it.
+        front: those that no other beats in score at the same or less cost, by cost.
+    """
+
+    best: Row
+    near: Row
+    front: list[Row]
+
+
+def findings(rows: Sequence[Row], *, maximised: bool, validation_samples: int) -> Findings | None:
+    """What stands out among complete trials; None if there are none.
+
+    Args:
+        rows: of the trials.
+        maximised: whether more of the score is better.
+        validation_samples: that a seed's score is worked out from. They give it the standard error
+            of a share, which is not 0 where all are right (Agresti & Coull 1998).
+    """
+    complete = [row for row in rows if row.status == "complete" and not math.isnan(row.score)]
+    if not complete:
+        return None
+    sign = 1 if maximised else -1
+    by_cost = sorted(complete, key=lambda row: (row.images, -sign * row.score, row.trial))
+    best = max(by_cost, key=lambda row: sign * row.score)
+    samples = validation_samples * len(best.scores)
+    share = (best.accuracy * samples + 2) / (samples + 4)
+    error = math.sqrt(share * (1 - share) / (samples + 4))
+    near = next(row for row in by_cost if sign * (best.score - row.score) <= error)
+    front: list[Row] = []
+    for row in by_cost:
+        if not front or sign * (row.score - front[-1].score) > 0:
+            front.append(row)
+    return Findings(best, near, front)
+
+
+def importance(rows: Sequence[Row], keys: Sequence[str]) -> Mapping[str, float | None]:
+    """How much each key matters by itself: the share of the scores' variance that lies between
+    its values (the correlation ratio), 0 to 1; numbers of many values in four bins of equal size.
+
+    None where it cannot be told: fewer than two scores that differ, or every trial has a value of
+    its own.
+    """
+    done = [row for row in rows if row.status == "complete" and not row.prefix]
+    scores = np.array([row.score for row in done])
+    found: dict[str, float | None] = {}
+    for key in keys:
+        groups = _groups([row.values[key] for row in done])
+        total = float(((scores - scores.mean()) ** 2).sum()) if len(done) else 0.0
+        labels = sorted(set(groups))
+        if total == 0 or len(labels) in (1, len(done)):
+            found[key] = None
+            continue
+        members = [scores[[group == label for group in groups]] for label in labels]
+        between = sum(len(some) * (some.mean() - scores.mean()) ** 2 for some in members)
+        found[key] = float(between) / total
+    return found
+
+
+def _groups(values: Sequence[object]) -> list[int]:
+    """A small number for each value, the same for the same; few for numbers of many values."""
+    distinct = sorted(set(values), key=lambda value: (str(type(value)), value))
+    numbers = {value: number for number, value in enumerate(distinct)}
+    places = [numbers[value] for value in values]
+    if len(distinct) <= 2 * _BINS or any(isinstance(value, str) for value in values):
+        return places
+    return [place * _BINS // len(distinct) for place in places]

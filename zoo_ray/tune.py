@@ -1,0 +1,446 @@
+"""A search: from its configuration to trials, the best of them, and their record in the store."""
+
+import contextlib
+import platform
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from zoo_ray.errors import UserError
+from zoo_ray.offer import WorkerPlan
+from zoo_ray.plan import Plan, plan_run
+from zoo_ray.progress import SearchProgress
+from zoo_ray.replay import Tally, not_shared, replay
+from zoo_ray.run import recorded_precision
+from zoo_ray.search.config import SearchConfig, differences
+from zoo_ray.search.results import Findings, Row, findings, importance
+from zoo_ray.search.space import Values
+from zoo_ray.search.trials import OPTUNA_BATCH, Trial, Trials, zoo_report
+from zoo_ray.store import SearchRecord, Store, TaskRecord, check_name, search_folder
+from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.metrics import metrics
+from zoo_ray.zoo.schedule import settled_episodes
+
+_FEW_TRIALS = 4
+_M = "zoo.members_per_episode"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search has found, and what it took.
+
+    Attributes:
+        name: of the search.
+        rows: its trials, and the smaller zoos within them.
+        findings: what stands out; None: no trial was complete.
+        importance: of the searched keys; see `zoo_ray.search.results.importance`.
+        trials: how many there were.
+        asked: members that they asked for, shared ones counted for each.
+        fitted: members that this command fitted for them.
+        read: the others of their members, each counted once.
+        digests: of the best trial's zoos, by seed.
+        test_accuracy: of the best: average accuracy on the test part, mean over the seeds.
+        files: where its results are.
+        wall_s: seconds that the command took.
+    """
+
+    name: str
+    rows: Sequence[Row]
+    findings: Findings | None
+    importance: dict[str, float | None]
+    trials: int
+    asked: int
+    fitted: int
+    read: int
+    digests: Sequence[str]
+    test_accuracy: float | None
+    files: Sequence[str]
+    wall_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `--json`: a contract that scripts rely on."""
+        found = self.findings
+        best = found and {
+            "trial": found.best.trial,
+            "values": dict(found.best.values),
+            "members": found.best.members,
+            "images": found.best.images,
+            "digests": list(self.digests),
+            "cheapest_near_equal": found.near.name,
+        }
+        return {
+            "search": self.name,
+            "trials": self.trials,
+            "asked": self.asked,
+            "fitted": self.fitted,
+            "read": self.read,
+            "shared": round(1 - self.fitted / self.asked, 4) if self.asked else None,
+            "best": best,
+            "best_validation_accuracy": found and found.best.accuracy,
+            "best_test_accuracy": self.test_accuracy,
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+def search(
+    config: SearchConfig,
+    *,
+    name: str,
+    address: str | None = None,
+    on_progress: Callable[[SearchProgress, Trials], None] = lambda _progress, _trials: None,
+    started: float | None = None,
+) -> SearchResult:
+    """Grow the zoos of all trials, and record what they show in the store.
+
+    The same name with the same configuration goes on where the store ends: trials are begun anew,
+    and their finished members are read, not fitted. The test parts are not looked at until the
+    best trial is fixed.
+
+    Args:
+        config: what to search.
+        name: of the search, unique in the store.
+        address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray.
+        on_progress: called about twice a second.
+        started: when the command began, in seconds since the epoch; now if not given.
+
+    Raises:
+        UserError: anything outside the program is not as it must be, or every trial failed; see
+            the message.
+    """
+    started = started or time.time()
+    store = Store(config.base.store)
+    record = store.read_search(check_name(name))
+    with contextlib.ExitStack() as until_done:
+        plan = _plan(config, record, address=address, until_done=until_done)
+        at_once = _trials_at_once(config, plan.workers)
+        trials = Trials(config, at_once=at_once)
+        _record(store, config, plan, record, name=name)
+        tally = Tally(call=uuid.uuid4().hex)
+        _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
+    rows = [_row(trial, config) for trial in trials.all]
+    rows += _prefixes(rows, config, plan, store, tally=tally)
+    found = findings(
+        rows,
+        maximised=config.maximised,
+        validation_samples=sum(len(task.validation) for task in plan.tasks),
+    )
+    store.write_trials(name, _columns(rows, config, found))
+    problems = [trial.problem for trial in trials.all if trial.problem is not None]
+    if len(problems) == len(trials.all):
+        raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
+    # The best is fixed now: its test parts may be scored.
+    zoos = _zoos(found.best, config, plan, store, tally=tally) if found else []
+    weight = importance(rows, list(config.space))
+    files = _write_results(config, plan, store, rows, found, weight, name=name)
+    fitted = set[str]().union(*(trial.fitted for trial in trials.all))
+    distinct = {digest for trial in trials.all for digest in trial.digests}
+    return SearchResult(
+        name=name,
+        rows=rows,
+        findings=found,
+        importance=dict(weight),
+        trials=len(trials.all),
+        asked=sum(len(trial.digests) for trial in trials.all),
+        fitted=len(fitted),
+        read=len(distinct - fitted),
+        digests=[zoo.digest() for zoo in zoos],
+        test_accuracy=(
+            float(np.mean([metrics(zoo.accuracy()).average_accuracy for zoo in zoos]))
+            if zoos
+            else None
+        ),
+        files=files,
+        wall_s=time.time() - started,
+    )
+
+
+def _plan(
+    config: SearchConfig,
+    record: SearchRecord | None,
+    *,
+    address: str | None,
+    until_done: contextlib.ExitStack,
+) -> Plan:
+    """The base's plan, its data read; Ray is started meanwhile, for as long as the stack lasts."""
+    from zoo_ray.cluster.session import cluster_offer, joined, local_ray  # imports Ray
+
+    offer = None
+    if address is not None:
+        until_done.enter_context(joined(address))
+        offer = cluster_offer()
+
+    def start_ray(_: WorkerPlan) -> None:
+        until_done.enter_context(local_ray())
+
+    plan = plan_run(
+        config.base,
+        offer=offer,
+        precision=recorded_precision(record.recipe if record else None),
+        zoos=config.trials,
+        meanwhile=start_ray,
+    )
+    for task in plan.tasks:
+        if len(task.validation) == 0:
+            raise UserError(
+                f"base.benchmark.validation = {config.base.benchmark.validation:g}: nothing is "
+                f"left for the validation part of task {task.name}; give more"
+            )
+    return plan
+
+
+def _trials_at_once(config: SearchConfig, workers: WorkerPlan) -> int:
+    if config.trials_at_once != "auto":
+        return config.trials_at_once
+    return OPTUNA_BATCH if config.searcher == "optuna" else max(_FEW_TRIALS, workers.count)
+
+
+def _grow(
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    trials: Trials,
+    *,
+    name: str,
+    tally: Tally,
+    on_progress: Callable[[SearchProgress, Trials], None],
+) -> None:
+    from zoo_ray.cluster.job import Job
+    from zoo_ray.cluster.search import ZooJob, search_on_ray  # imports Ray's Tune
+
+    def zoos(trial: Trial) -> list[ZooJob]:
+        plans = _plans(trial.values, config, plan)
+        return [ZooJob(rules=plan.rules, recipe=plan.recipe) for plan in plans]
+
+    ended = 0
+
+    def look(progress: SearchProgress) -> None:
+        nonlocal ended
+        now = sum(trial.status != "running" for trial in trials.all)
+        if now > ended:  # what has ended is not claimed by a driver that restarts
+            rows = [_row(trial, config) for trial in trials.all]
+            store.write_trials(name, _columns(rows, config, None))
+            ended = now
+        on_progress(progress, trials)
+
+    def keep(folder: str) -> None:
+        for path in Path(folder).glob("tune/*/events.out.tfevents.*"):
+            file = f"tensorboard/{path.parent.name}/{path.name}"
+            store.write_file(search_folder(name), file, path.read_bytes())
+
+    workers = config.base.workers
+    job = Job(
+        folder=search_folder(name),
+        store=store.address,
+        call=tally.call,
+        tasks=[task.without_images() for task in plan.tasks],
+        workers=plan.workers,
+        speculate=False,
+        checkpoint_s=workers.checkpoint_s,
+        fit_timeout_s=workers.fit_timeout_s,
+    )
+    search_on_ray(
+        config, job, tasks=plan.tasks, trials=trials, zoos=zoos, keep=keep, on_progress=look
+    )
+
+
+# ---- a trial's zoos, again, from the store
+
+
+def _plans(values: Values, config: SearchConfig, plan: Plan) -> list[Plan]:
+    return [plan.vary(config.run_config(values, seed=seed)) for seed in config.all_seeds]
+
+
+def _zoos(
+    row: Row, config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
+) -> list[Growth]:
+    zoos = [plan.growth() for plan in _plans(row.values, config, plan)]
+    for zoo in zoos:
+        replay(zoo, store, tally=tally)
+        if not zoo.finished:
+            raise UserError(not_shared(store))
+    return zoos
+
+
+def _row(trial: Trial, config: SearchConfig) -> Row:
+    return Row(
+        trial=trial.number + 1,
+        members_per_episode=_members_per_episode(trial.values, config),
+        prefix=False,
+        values=trial.values,
+        status=trial.status,
+        problem=trial.problem,
+        episodes=trial.episodes,
+        members=len(trial.digests),
+        images=trial.images,
+        score=trial.score(config.metric),
+        scores=trial.scores(config.metric),
+        accuracy=trial.score("validation_average_accuracy"),
+        digests=trial.digests,
+    )
+
+
+def _members_per_episode(values: Values, config: SearchConfig) -> int:
+    return int(values.get(_M, config.base.zoo.members_per_episode))
+
+
+def _prefixes(
+    rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
+) -> list[Row]:
+    """Rows of the smaller zoos within trials: where draws do not look at losses, the first members
+    of each episode are what a trial of fewer members per episode would be."""
+    tried = [dict(row.values) | {_M: row.members_per_episode} for row in rows]
+    found = []
+    for row in rows:
+        if row.status != "complete" or row.members_per_episode == 1:
+            continue
+        plans = _plans(row.values, config, plan)
+        rules = plans[0].rules
+        if len(settled_episodes(rules, complete=0)) < rules.tasks:
+            continue
+        for fewer in range(1, row.members_per_episode):
+            values = dict(row.values) | {_M: fewer}
+            if values not in tried:
+                tried.append(values)
+                found.append(_prefix(row, values, config, plan, store, tally=tally))
+    return found
+
+
+def _prefix(
+    row: Row, values: Values, config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
+) -> Row:
+    trial = Trial(row.trial - 1, values, status="complete")
+    reports = []
+    for smaller in _plans(values, config, plan):
+        zoo = Growth(
+            tasks=[task.without_images() for task in plan.tasks],
+            rules=smaller.rules,
+            recipe=smaller.recipe,
+            score_test=False,
+        )
+        replay(zoo, store, tally=tally)
+        if not zoo.finished:
+            raise UserError(not_shared(store))
+        epochs = smaller.recipe.epochs
+        episodes = range(1, smaller.rules.tasks + 1)
+        ours: frozenset[str] = frozenset()
+        reports.append([zoo_report(zoo, episode=e, epochs=epochs, ours=ours) for e in episodes])
+    trial.reports = list(zip(*reports, strict=True))
+    smaller_row = _row(trial, config)
+    return Row(**{**vars(smaller_row), "prefix": True})
+
+
+# ---- the record of a search
+
+
+def _record(
+    store: Store, config: SearchConfig, plan: Plan, record: SearchRecord | None, *, name: str
+) -> None:
+    packages = ("torch", "ray", "numpy", "pyarrow")
+    now = SearchRecord(
+        search=config.model_dump(mode="json"),
+        samples=config.trials,
+        recipe=asdict(plan.recipe),
+        tasks=[
+            TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)
+            for task in plan.tasks
+        ],
+        versions={
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+        },
+    )
+    # Another command may have begun a search of this name since we looked.
+    there = store.record_search(name, now) if record is None else record
+    differing = differences(there.search, config)
+    base, base_now = there.search["base"], now.search["base"]
+    differing += [f"base.{key}" for key in ("zoo", "recipe") if base[key] != base_now[key]]
+    if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
+        differing.append("base.benchmark (its tasks, or their images)")
+    if differing:
+        raise UserError(
+            f"--name {name}: this search exists in store {store.shown} with another "
+            f"configuration: {'; '.join(differing)}; give another --name"
+        )
+    store.record_search(name, now)
+
+
+def _columns(
+    rows: Sequence[Row], config: SearchConfig, found: Findings | None
+) -> dict[str, list[Any]]:
+    front = found.front if found else []
+    columns: dict[str, list[Any]] = {
+        "trial": [row.trial for row in rows],
+        "prefix": [row.prefix for row in rows],
+    }
+    for key in dict.fromkeys((*config.space, _M)):
+        if key == _M:
+            columns[key] = [row.members_per_episode for row in rows]
+        else:
+            columns[key] = _one_type([row.values[key] for row in rows])
+    more: dict[str, list[Any]] = {
+        "status": [row.status for row in rows],
+        "problem": [row.problem for row in rows],
+        "episodes": [row.episodes for row in rows],
+        "members": [row.members for row in rows],
+        "images": [row.images for row in rows],
+        config.metric: [None if row.score != row.score else row.score for row in rows],
+        "by_seed": [list(row.scores) for row in rows],
+        "best": [found is not None and row is found.best for row in rows],
+        "front": [any(row is other for other in front) for row in rows],
+        "digests": [list(row.digests) for row in rows],
+    }
+    return columns | more
+
+
+def _one_type(values: list[Any]) -> list[Any]:
+    """Values of a column: numbers of both kinds as floats, other mixtures as text."""
+    kinds = {type(value) for value in values}
+    if len(kinds) <= 1:
+        return values
+    return [float(v) for v in values] if kinds == {int, float} else [str(v) for v in values]
+
+
+def _write_results(
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    rows: Sequence[Row],
+    found: Findings | None,
+    weight: Any,
+    *,
+    name: str,
+) -> list[str]:
+    from zoo_ray.report.figures import search_figures  # imports matplotlib
+
+    folder = search_folder(name)
+    store.clear_wanted(folder)
+    if found is None:
+        return [f"{store.shown}/{folder}/trials.parquet"]
+    best = found.best
+    written = []
+    for file, validation, comment in (
+        ("best.yaml", None, "its members are in the store: train reads them"),
+        ("final.yaml", 0.0, "fitted on all training samples, the validation part among them"),
+    ):
+        run = config.run_config(best.values, seed=config.all_seeds[0]).model_dump(mode="json")
+        run["recipe"]["precision"] = plan.vary(
+            config.run_config(best.values, seed=config.all_seeds[0])
+        ).recipe.precision
+        if validation is not None:
+            run["benchmark"]["validation"] = validation
+        text = f"# The best of search {name} (trial {best.trial}); {comment}.\n"
+        text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
+        written.append(store.write_file(folder, file, text.encode()))
+    figures = search_figures(
+        rows, found, weight, metric=config.metric, title=name, keys=list(config.space)
+    )
+    for file, png in figures.items():
+        written.append(store.write_file(folder, f"report/{file}.png", png))
+    return [f"{store.shown}/{folder}/trials.parquet", *written]
