@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_growth, toy_predictions, toy_rules
+from toys import toy_growth, toy_predictions, toy_rules, toy_stream
 
 from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.leases import Worker
@@ -256,3 +256,98 @@ def test_a_published_member_is_fitted_by_nobody_else_before_it_is_read():
         world.desk.missing(certain)
     assert wanted in world.desk.to_look_up()
     assert world.leases.take(worker, now=0.0) != wanted
+
+
+class Searching:
+    """A desk of several zoos, workers that fit, and a store."""
+
+    def __init__(self, *, workers):
+        self.desk = Desk(speculate=False)
+        self.store = {}
+        self.fitted = []
+        self.busy = {}
+        for rank in range(workers):
+            worker = Worker(rank=rank, id=str(rank), node="", place=str(rank))
+            self.desk.leases.join(worker, now=0.0)
+            self.busy[worker] = None
+
+    def settle(self):
+        while new := self.desk.to_look_up():
+            for wanted in new:
+                if digest(wanted) in self.store:
+                    self.deliver(wanted)
+                else:
+                    self.desk.missing(wanted)
+        for worker, wanted in self.busy.items():
+            if wanted and self.desk.answer(worker, digest(wanted)) == "drop":
+                self.desk.give_back(worker, digest(wanted))
+                self.busy[worker] = None
+            if self.busy[worker] is None:
+                self.busy[worker] = self.desk.leases.take(worker, now=0.0)
+
+    def deliver(self, wanted):
+        tasks = [toy_stream(8)[position] for position in wanted.tasks]
+        predictions = toy_predictions(wanted.spec, tasks)
+        self.desk.deliver(digest(wanted), predictions, predictions_sha256=digest(wanted))
+
+    def finish(self, worker):
+        wanted, self.busy[worker] = self.busy[worker], None
+        self.fitted.append(digest(wanted))
+        self.store[digest(wanted)] = wanted
+        self.desk.published(digest(wanted))
+        if self.desk.may_want(digest(wanted)):
+            self.deliver(wanted)
+        self.settle()
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_zoos_share_their_members_and_each_is_the_sequential_one(data):
+    """They come and go as they like."""
+    rules = [
+        toy_rules(8, tasks_per_member=b, members_per_episode=m) for b in (1, 2, 3) for m in (1, 2)
+    ]
+    searching = Searching(workers=data.draw(st.integers(1, 4), label="workers"))
+    waiting, here, stopped = list(enumerate(rules)), {}, set()
+    while waiting or not all(growth.finished for growth in here.values()):
+        events = ["come"] * bool(waiting) + ["finish"] * 6 * bool(working(searching))
+        if len(here) > 1 and len(stopped) < 2:
+            events.append("stop")
+        event = data.draw(st.sampled_from(events), label="event")
+        if event == "come":
+            number, mine = waiting.pop(data.draw(st.integers(0, len(waiting) - 1)))
+            here[number] = toy_growth(mine)
+            searching.desk.add(here[number], turn=(number,))
+        elif event == "stop":
+            number = data.draw(st.sampled_from(sorted(here)), label="which")
+            searching.desk.remove((number,))
+            del here[number]
+            stopped.add(number)
+        else:
+            searching.finish(data.draw(st.sampled_from(working(searching)), label="who"))
+        searching.settle()
+        wanted = {digest(w) for growth in here.values() for w in growth.wanted()}
+        assert {digest(w) for w in searching.busy.values() if w} <= wanted
+    for number, growth in here.items():
+        assert growth.digest() == sequential(rules[number]).digest()
+    assert len(searching.fitted) == len(set(searching.fitted))
+
+
+def test_the_oldest_zoo_comes_first_and_what_nobody_wants_leaves_the_queue():
+    searching = Searching(workers=1)
+    old, new = toy_growth(toy_rules(8, seed=1)), toy_growth(toy_rules(8, seed=2))
+    searching.desk.add(new, turn=(5,))
+    searching.settle()
+    (worker,) = working(searching)
+    assert new.wants(digest(searching.busy[worker]))
+    searching.desk.add(old, turn=(3,))
+    searching.settle()
+    searching.finish(worker)
+    assert old.wants(digest(searching.busy[worker]))
+    searching.desk.remove((3,))
+    searching.settle()
+    assert new.wants(digest(searching.busy[worker]))
+    searching.desk.remove((5,))
+    searching.settle()
+    assert working(searching) == []
+    assert searching.desk.leases.waiting == 0
