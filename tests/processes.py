@@ -1,6 +1,7 @@
 """Processes below this one, as /proc shows them."""
 
 import os
+import time
 from pathlib import Path
 
 
@@ -26,6 +27,14 @@ def lives(pid: int) -> bool:
     """Whether a process is there, and not just waiting to be buried."""
     stat = _read(pid, "stat")
     return bool(stat) and stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def wait_until(condition, *, seconds=60):
+    """Wait for something that happens outside."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def _read(pid: int, file: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from processes import pids_of
+from processes import pids_of, wait_until
 from ray.util.state import list_placement_groups
 
 from zoo_ray.cluster.driver import RunDriver
@@ -266,10 +266,3 @@ def test_one_worker_on_a_local_ray_wherever_others_run(oracle, tmp_path):
 
 def pointers(store):
     return [json.loads(path.read_text()) for path in store.glob("members/*/member.json")]
-
-
-def wait_until(condition, *, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -21,7 +21,9 @@ def read(tmp_path):
         raw = {
             key: value for key, value in ({"base": BASE, "space": SPACE} | keys).items() if value
         }
-        (tmp_path / "search.yaml").write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
+        (tmp_path / "search.yaml").write_text(
+            yaml.safe_dump(raw, sort_keys=False), encoding="utf-8"
+        )
         return read_search(tmp_path / "search.yaml", overrides=overrides)
 
     return make

@@ -59,7 +59,7 @@ class Driver:
         self._fit_progress: dict[str, FitProgress] = {}
         self._fitted: set[str] = set()
         self._ours: set[str] = set()
-        self._delivered = 0
+        self._taken: set[str] = set()
         self._early: set[str] = set()
         self._first_fit: float | None = seen.first_fit if seen else None
         self._has_read = False
@@ -283,7 +283,7 @@ class Driver:
                 return False
             # Here and not in the thread: a zoo is only ever touched by the event loop.
             fold(self._desk, self._store, digest, stored)
-            self._delivered += 1
+            self._taken.add(digest)
             if stored.call == self._job.call:
                 self._ours.add(digest)
             return True

@@ -111,7 +111,7 @@ class SearchDriver(Driver):
         if not self._started.is_set():
             return None
         return SearchProgress(
-            members_done=self._delivered,
+            members_done=len(self._taken),
             waiting=self._leases.waiting,
             first_fit=self._first_fit,
             fits=self._fits(),
