@@ -171,7 +171,7 @@ def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(write, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["ray::SearchDriver", "ray::RayTrainWorker", "ray::ResourceTrainable"])
+@pytest.mark.parametrize("victim", ["SearchDriver", "RayTrainWorker", "ResourceTrainable"])
 def test_whatever_dies_the_table_is_the_same(write, tmp_path, victim):
     base = yaml.safe_load(write().read_text())["base"] | {"recipe": {"epochs": 4, "batch": 8}}
     keys = {"space": SAMPLED, "samples": 6}
@@ -179,7 +179,7 @@ def test_whatever_dies_the_table_is_the_same(write, tmp_path, victim):
 
     def kill(progress, _trials):
         if not killed and progress.members_done > 5:
-            killed.extend(pids_of(victim)[:1])
+            killed.extend(pids_of(f"ray::{victim}")[:1])
             os.kill(killed[0], signal.SIGKILL)
 
     config = read_search(write(base=base, **keys))

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -36,6 +35,7 @@ log = logging.getLogger("zoo_ray")
 # A trial's process that dies is followed by another, which asks again for what it has missed.
 _TRIAL_RESTARTS = 3
 _TUNE_ENDS_S = 30.0
+_TELL_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def search_on_ray(
         tasks: the stream.
         trials: where trials are taken from, and what they report goes to.
         zoos: a trial's zoos.
-        keep: called in the end, whatever that is, with the folder of Tune's TensorBoard files.
+        keep: called in the end with the folder of Tune's TensorBoard files.
         on_progress: called about twice a second.
 
     Returns:
@@ -291,20 +291,27 @@ def search_on_ray(
     @contextlib.contextmanager
     def tuning(driver: Any) -> Iterator[None]:
         # In a thread: Tune would take Ctrl-C for itself, and the driver is watched meanwhile.
-        thread = threading.Thread(
-            target=_tune, args=(config, driver, trials, zoos, folder.name), daemon=True
-        )
+        over = threading.Event()
+
+        def tune_and_tell() -> None:
+            _tune(config, driver, trials, zoos, folder.name)
+            while not over.wait(timeout=_TELL_AGAIN_S):  # it may restart just when it was told
+                with contextlib.suppress(Exception):  # with the driver, say
+                    ask(driver.end)
+
+        thread = threading.Thread(target=tune_and_tell, daemon=True)
         thread.start()
-        yield
+        try:
+            yield
+        finally:
+            over.set()
         thread.join(timeout=_TUNE_ENDS_S)
 
     with folder:
-        try:
-            progress: SearchProgress | None = work(
-                job, SearchDriver, tasks=tasks, on_progress=on_progress, beside=tuning
-            )
-        finally:
-            keep(folder.name)
+        progress: SearchProgress | None = work(
+            job, SearchDriver, tasks=tasks, on_progress=on_progress, beside=tuning
+        )
+        keep(folder.name)
     return progress
 
 
@@ -352,8 +359,6 @@ def _tune(
         ).fit()
     except Exception as error:  # with the cluster, say; whatever it is, no trial goes on
         log.warning("the trials ended: %s: %s", type(error).__name__, error)
-    with contextlib.suppress(ray.exceptions.RayError):
-        ask(driver.end)
 
 
 def _folder_name(trial: Any) -> str:
