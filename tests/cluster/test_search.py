@@ -44,7 +44,7 @@ def write(tmp_path, idx_dataset):
             "workers": {"count": 2},
             "store": str(tmp_path / "store"),
         }
-        raw = {"base": base, "space": SPACE, "trials_at_once": 8} | keys
+        raw = {"base": base, "space": SPACE, "trials_at_once": 3} | keys
         path = tmp_path / "pairs.yaml"
         path.write_text(yaml.safe_dump(raw, sort_keys=False), encoding="utf-8")
         return path
@@ -52,17 +52,21 @@ def write(tmp_path, idx_dataset):
     return make
 
 
-def table(tmp_path):
-    path = tmp_path / "store/searches/pairs/trials.parquet"
-    return pyarrow.parquet.read_table(path).to_pylist()
+def table(tmp_path, *, name="store/searches/pairs"):
+    """A search's rows, but for why trials failed: that is said of the member that failed first."""
+    path = tmp_path / name / "trials.parquet"
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    for row in rows:
+        row["problem"] = row["problem"] and row["problem"].partition(": ")[2].partition(";")[0]
+    return rows
 
 
-def test_eight_trials_share_two_workers_and_their_members(write, tmp_path):
+def test_trials_share_two_workers_and_their_members(write, tmp_path):
     config = read_search(write())
     found = search(config, name="pairs")
     rows = table(tmp_path)
     assert [row["status"] for row in rows[:8]] == ["complete", "failed"] * 4
-    assert all("try a smaller recipe.lr" in row["problem"] for row in rows[1:8:2])
+    assert all(row["problem"] == "weights are no longer finite numbers" for row in rows[1:8:2])
     assert all(row["members"] == 0 for row in rows[1:8:2])
     # The trial of three members an episode, each of one task, has the zoo of two in it.
     (prefix,) = rows[8:]
@@ -88,15 +92,22 @@ def test_eight_trials_share_two_workers_and_their_members(write, tmp_path):
     assert found.digests == [best.growth.digest()]
     assert found.test_accuracy == best.metrics.average_accuracy
 
-    again = search(config, name="pairs")
-    assert (again.fitted, again.read) == (0, len(distinct))
-    assert table(tmp_path) == rows
     trained = grow(read_config(tmp_path / "store/searches/pairs/best.yaml"), name="best")
     assert (trained.fitted, trained.growth.digest()) == (0, best.growth.digest())
     final = read_config(tmp_path / "store/searches/pairs/final.yaml")
     assert final.benchmark.validation == 0
     with pytest.raises(UserError, match=r"--name pairs: this search .* seeds \(was None, is \[7\]"):
         search(read_search(write(seeds=[7])), name="pairs")
+
+
+@pytest.mark.slow
+def test_eight_trials_at_once_on_two_cpus_and_the_same_again(write, tmp_path):
+    config = read_search(write(trials_at_once=8))
+    fitted = search(config, name="pairs").fitted
+    rows = table(tmp_path)
+    again = search(config, name="pairs")
+    assert (again.fitted, again.read) == (0, fitted)
+    assert table(tmp_path) == rows
 
 
 @pytest.mark.slow
@@ -165,8 +176,7 @@ def test_a_killed_search_goes_on_and_ends_as_an_undisturbed_one(write, tmp_path)
     assert second.returncode == 0, second.stderr
     found = json.loads(second.stdout)
     assert found["fitted"] + done == undisturbed.fitted
-    there = tmp_path / "undisturbed/searches/pairs/trials.parquet"
-    assert pyarrow.parquet.read_table(there).to_pylist() == table(tmp_path)
+    assert table(tmp_path, name="undisturbed/searches/pairs") == table(tmp_path)
     wait_until(lambda: ray.available_resources().get("CPU") == 2)
 
 
@@ -185,9 +195,6 @@ def test_whatever_dies_the_table_is_the_same(write, tmp_path, victim):
     config = read_search(write(base=base, **keys))
     disturbed = search(config, name="pairs", on_progress=kill)
     assert killed
-    rows = table(tmp_path)
     again = search(config, name="again")
     assert (again.fitted, again.read) == (0, disturbed.fitted)
-    (tmp_path / "store/searches/pairs").rename(tmp_path / "store/searches/before")
-    (tmp_path / "store/searches/again").rename(tmp_path / "store/searches/pairs")
-    assert table(tmp_path) == rows
+    assert table(tmp_path) == table(tmp_path, name="store/searches/again")

@@ -54,8 +54,8 @@ def search_table(
     for key in keys:
         table.add_column(escape(key.rpartition(".")[2].replace("_", " ")), justify="right")
     for header in ("members", "images", metric.removeprefix("validation_").replace("_", " ")):
-        table.add_column(header, justify="right")
-    table.add_column("")
+        table.add_column(header, justify="right", min_width=8)
+    table.add_column("", min_width=11)
     sign = -1 if metric == "validation_forgetting" else 1
     complete = [row for row in rows if row.status == "complete"]
     complete.sort(key=lambda row: (-sign * row.score, row.images))
