@@ -103,7 +103,11 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
     )
     test = result.test_accuracy
     out.print(
-        (f"test accuracy of the best: {100 * test:.2f}%\n" if test is not None else "")
+        (
+            "no trial was complete: give the search more hours\n"
+            if test is None
+            else f"test accuracy of the best: {100 * test:.2f}%\n"
+        )
         + f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
         f"store, the rest shared; in {result.wall_s:.1f} s\n"
         + "\n".join(escape(file) for file in result.files),

@@ -228,6 +228,8 @@ def vary(config: RunConfig, values: Mapping[str, Any], *, source: str) -> RunCon
         node = raw
         for part in path:
             node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{source}: {key}: {part} has no keys")
         node[last] = value
     return validate_config(raw, source=source)
 

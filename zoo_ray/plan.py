@@ -55,7 +55,7 @@ def plan_run(
     *,
     offer: Offer | None = None,
     precision: Precision | None = None,
-    zoos: int = 1,
+    members: int | None = None,
     meanwhile: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Plan:
     """Read the data and resolve all that a configuration leaves open.
@@ -63,7 +63,7 @@ def plan_run(
     Args:
         config: what to run.
         offer: what the cluster has; None: this machine.
-        zoos: how many of about this size share the workers.
+        members: that there may be to fit; None: those of this zoo.
         precision: what `precision: auto` stands for, if the run has decided it before.
         meanwhile: called with the workers planned while the data are read, unless that is quick:
             what is wrong with small data should show at once.
@@ -75,7 +75,10 @@ def plan_run(
     rules = _rules(config)
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
-        config.workers, threads=config.recipe.threads, members=zoos * rules.members, offer=offer
+        config.workers,
+        threads=config.recipe.threads,
+        members=members or rules.members,
+        offer=offer,
     )
     with ThreadPoolExecutor(1) as reader:
         stream = reader.submit(load_stream, config.benchmark)

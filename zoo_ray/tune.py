@@ -17,13 +17,20 @@ from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import SearchProgress
-from zoo_ray.replay import Tally, not_shared, replay
+from zoo_ray.replay import Tally, fold, not_shared, replay
 from zoo_ray.run import recorded_precision
 from zoo_ray.search.config import SearchConfig, differences
 from zoo_ray.search.results import Findings, Row, findings, importance
 from zoo_ray.search.space import Values
 from zoo_ray.search.trials import OPTUNA_BATCH, Trial, Trials, zoo_report
-from zoo_ray.store import SearchRecord, Store, TaskRecord, check_name, search_folder
+from zoo_ray.store import (
+    SearchRecord,
+    Store,
+    StoredPredictions,
+    TaskRecord,
+    check_name,
+    search_folder,
+)
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import metrics
 from zoo_ray.zoo.schedule import settled_episodes
@@ -122,10 +129,13 @@ def search(
         at_once = _trials_at_once(config, plan.workers)
         trials = Trials(config, at_once=at_once)
         _record(store, config, plan, record, name=name)
+        # Whatever becomes of this command, the members of an earlier one stay claimed.
+        claimed = {*store.read_wanted(search_folder(name)), *store.read_trial_digests(name)}
+        store.write_wanted(search_folder(name), sorted(claimed))
         tally = Tally(call=uuid.uuid4().hex)
         _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
     rows = [_row(trial, config) for trial in trials.all]
-    rows += _prefixes(rows, config, plan, store, tally=tally)
+    rows += _prefixes(rows, config, plan, store)
     found = findings(
         rows,
         maximised=config.maximised,
@@ -133,6 +143,11 @@ def search(
     )
     store.write_trials(name, _columns(rows, config, found))
     problems = [trial.problem for trial in trials.all if trial.problem is not None]
+    if not trials.all:
+        raise UserError(
+            f"budget.members = {config.budget.members}: a trial asks for {config.most_members} "
+            "members; give more"
+        )
     if len(problems) == len(trials.all):
         raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
@@ -183,7 +198,7 @@ def _plan(
         config.base,
         offer=offer,
         precision=recorded_precision(record.recipe if record else None),
-        zoos=config.trials,
+        members=config.trials * config.most_members,
         meanwhile=start_ray,
     )
     for task in plan.tasks:
@@ -218,18 +233,9 @@ def _grow(
         plans = _plans(trial.values, config, plan)
         return [ZooJob(rules=plan.rules, recipe=plan.recipe) for plan in plans]
 
-    ended = 0
-
-    def look(progress: SearchProgress) -> None:
-        nonlocal ended
-        now = sum(trial.status != "running" for trial in trials.all)
-        if now > ended:  # what has ended is not claimed by a driver that restarts
-            rows = [_row(trial, config) for trial in trials.all]
-            store.write_trials(name, _columns(rows, config, None))
-            ended = now
-        on_progress(progress, trials)
-
     def keep(folder: str) -> None:
+        for entry in store.files.list(f"{search_folder(name)}/tensorboard"):
+            store.files.delete(entry.path)
         for path in Path(folder).glob("tune/*/events.out.tfevents.*"):
             file = f"tensorboard/{path.parent.name}/{path.name}"
             store.write_file(search_folder(name), file, path.read_bytes())
@@ -246,7 +252,13 @@ def _grow(
         fit_timeout_s=workers.fit_timeout_s,
     )
     search_on_ray(
-        config, job, tasks=plan.tasks, trials=trials, zoos=zoos, keep=keep, on_progress=look
+        config,
+        job,
+        tasks=plan.tasks,
+        trials=trials,
+        zoos=zoos,
+        keep=keep,
+        on_progress=lambda progress: on_progress(progress, trials),
     )
 
 
@@ -290,9 +302,7 @@ def _members_per_episode(values: Values, config: SearchConfig) -> int:
     return int(values.get(_M, config.base.zoo.members_per_episode))
 
 
-def _prefixes(
-    rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
-) -> list[Row]:
+def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store) -> list[Row]:
     """Rows of the smaller zoos within trials: where draws do not look at losses, the first members
     of each episode are what a trial of fewer members per episode would be."""
     tried = [dict(row.values) | {_M: row.members_per_episode} for row in rows]
@@ -304,16 +314,22 @@ def _prefixes(
         rules = plans[0].rules
         if len(settled_episodes(rules, complete=0)) < rules.tasks:
             continue
+        read: dict[str, StoredPredictions] = {}
         for fewer in range(1, row.members_per_episode):
             values = dict(row.values) | {_M: fewer}
             if values not in tried:
                 tried.append(values)
-                found.append(_prefix(row, values, config, plan, store, tally=tally))
+                found.append(_prefix(row, values, config, plan, store, read))
     return found
 
 
 def _prefix(
-    row: Row, values: Values, config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
+    row: Row,
+    values: Values,
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    read: dict[str, StoredPredictions],
 ) -> Row:
     trial = Trial(row.trial - 1, values, status="complete")
     reports = []
@@ -324,9 +340,13 @@ def _prefix(
             recipe=smaller.recipe,
             score_test=False,
         )
-        replay(zoo, store, tally=tally)
-        if not zoo.finished:
-            raise UserError(not_shared(store))
+        while not zoo.finished:
+            for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
+                stored = read.get(digest) or store.read_predictions(digest)
+                if stored is None:
+                    raise UserError(not_shared(store))
+                read[digest] = stored
+                fold(zoo, store, digest, stored)
         epochs = smaller.recipe.epochs
         episodes = range(1, smaller.rules.tasks + 1)
         ours: frozenset[str] = frozenset()

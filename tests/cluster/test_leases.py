@@ -326,3 +326,23 @@ def test_a_new_driver_learns_of_speculative_fits_too():
     leases.consider(wanted(10), worth=0.8)
     assert take(leases, A) == wanted(1)
     assert take(leases, C) is None
+
+
+def test_what_is_withdrawn_is_dropped_and_does_not_come_back():
+    leases = offered(1, 2)
+    take(leases, A)
+    for number in (1, 2):
+        leases.withdraw(digest(number))
+    assert leases.answer(A, digest(1)) == "drop"
+    leases.dismiss(A)
+    assert leases.waiting == 0
+    assert take(leases, B) is None
+    leases.offer(wanted(1))
+    assert take(leases, B) == wanted(1)
+
+
+def test_lower_turns_come_first_whenever_they_were_offered():
+    leases = Leases()
+    for number, turn in ((1, (2, 0)), (2, (0, 1)), (3, (2, 0)), (4, (0, 0))):
+        leases.offer(wanted(number), turn=turn)
+    assert [take(leases, worker(rank)) for rank in range(4)] == [wanted(n) for n in (4, 2, 1, 3)]

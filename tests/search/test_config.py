@@ -81,6 +81,13 @@ def test_the_base_may_be_a_file_and_keys_be_overridden(read, tmp_path):
         ({"scheduler": "asha", "grace_episodes": 2}, "grace_episodes = 2: up to episode 2"),
         ({"scheduler": "asha", "grace_episodes": 4}, "the first 4 of 4 episodes are its grace"),
         ({"budget": {"members": 0.5}}, "budget.members = 0.5"),
+        ({"budget": {"members": 3}}, "budget.members = 3: a trial asks for 4 at least"),
+        ({"space": {"zoo": [1]}}, r"space.zoo = \[1\]"),
+        ({"space": {"recipe.lr.x": {"choice": [1]}}, "base": BASE | {"recipe": {"lr": 0.1}}},
+         "space: recipe.lr.x: lr has no keys"),
+        ({"metric": "validation_forgetting",
+          "base": BASE | {"benchmark": {"dataset": "digits", "tasks": [[0, 1]]}}},
+         "metric = validation_forgetting: it has no meaning for a stream of one task"),
         ({"base": BASE | {"workers": {"count": 0}}}, "base.workers.count = 0: a search needs Ray"),
         ({"base": BASE | {"benchmark": BASE["benchmark"] | {"validation": 0}}},
          "base.benchmark.validation = 0: a search is judged on validation samples"),
@@ -106,6 +113,7 @@ def test_a_search_may_be_lengthened_and_not_changed(read):
     lr = {"recipe.lr": {"uniform": [0.1, 1]}}
     before = read(space=lr, samples=3).model_dump(mode="json")
     assert differences(before, read(space=lr, samples=9, budget={"members": 4})) == []
+    assert differences(before, read(space=lr, samples=2)) == ["samples (was 3, is 2)"]
     (problem,) = differences(before, read(space=lr, samples=3, seeds=[5]))
     assert problem == "seeds (was None, is [5])"
     assert differences(before, read()) != []

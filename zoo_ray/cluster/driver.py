@@ -265,8 +265,12 @@ class Driver:
         # While the store was asked, a worker may have published it.
         if not await self._deliver(digest) and self._desk.may_want(digest):
             self._corrupt.discard(digest)
-            self._desk.missing(wanted)
-            await self._notify()  # not all who wait here wait for a spec
+            await self._missing(wanted)
+
+    async def _missing(self, wanted: Wanted) -> None:
+        """Offer a member that the store does not hold."""
+        self._desk.missing(wanted)
+        await self._notify()  # not all who wait here wait for a spec
 
     async def _claim(self) -> None:
         if self._over() or not self._claims.are_due(len(self._needed())):

@@ -116,8 +116,10 @@ class Leases:
         self.end(digest)
 
     def withdraw(self, digest: str) -> None:
-        """Lease a spec to nobody more, unless it is offered again."""
+        """Lease a spec to nobody more, unless it is offered again; who holds it drops it."""
         self._waiting.pop(digest, None)
+        if digest in self._held:
+            self._held[digest].worth = 0.0
         self._yielding = None
 
     def end(self, digest: str) -> None:

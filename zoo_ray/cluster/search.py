@@ -8,7 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
@@ -19,8 +19,8 @@ from ray.tune.search import Searcher
 from zoo_ray.cluster.ask import ask
 from zoo_ray.cluster.driver import Driver
 from zoo_ray.cluster.job import Job
-from zoo_ray.cluster.leases import Turn
 from zoo_ray.cluster.session import work
+from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.spec import Recipe
 from zoo_ray.progress import SearchProgress
@@ -56,6 +56,7 @@ class SearchDriver(Driver):
         super()._begin(job, seen)
         self._zoos: dict[int, list[Growth]] = {}
         self._problems: dict[int, str] = {}
+        self._failed: dict[str, str] = {}
         self._needed_ever: set[str] = set()
         self._ended = False
 
@@ -73,8 +74,7 @@ class SearchDriver(Driver):
             What the zoos are then, or a line that says why they cannot be.
         """
         await self._started.wait()
-        if trial not in self._zoos:
-            self._problems.pop(trial, None)
+        if trial not in self._zoos and trial not in self._problems:
             self._zoos[trial] = [
                 Growth(tasks=self._job.tasks, rules=zoo.rules, recipe=zoo.recipe, score_test=False)
                 for zoo in zoos
@@ -97,8 +97,7 @@ class SearchDriver(Driver):
     async def leave(self, trial: int) -> None:
         """Forget a trial; what nobody else wants is not fitted any more."""
         await self._started.wait()
-        for number in range(len(self._zoos.pop(trial, []))):
-            self._desk.remove((trial, number))
+        self._forget(trial)
         await self._notify()
 
     async def end(self) -> None:
@@ -130,21 +129,43 @@ class SearchDriver(Driver):
             self._needed_ever.update(*(growth.certain for growth in growths))
         return self._needed_ever
 
+    async def _run(self) -> str | None:
+        # What was claimed before, by trials that have ended or by another command, stays claimed.
+        self._needed_ever.update(await asyncio.to_thread(self._store.read_wanted, self._job.folder))
+        return await super()._run()
+
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
-        """A spec that cannot be fitted ends the trials that want it, not the search."""
-        turns: list[Turn] = self._desk.who_wants(wanted.spec.digest)
+        """A spec that cannot be fitted ends the trials that want it, now or later; not the
+        search."""
+        digest = wanted.spec.digest
         line = await asyncio.to_thread(
             record_failure,
             self._store,
             folder=self._job.folder,
             wanted=wanted,
             failed=failed,
-            of="-".join(str(number) for number in turns[0]),
+            of=digest[:12],
         )
-        for turn in turns:
-            self._problems[turn[0]] = line
-            self._desk.remove(turn)
+        self._failed[digest] = without_credentials(" ".join(line.split()))
+        self._leases.end(digest)
+        await self._end_trials(digest)
+
+    async def _missing(self, wanted: Wanted) -> None:
+        if wanted.spec.digest in self._failed:
+            await self._end_trials(wanted.spec.digest)
+        else:
+            await super()._missing(wanted)
+
+    async def _end_trials(self, digest: str) -> None:
+        """End the trials that want a member that cannot be fitted."""
+        for trial in {turn[0] for turn in self._desk.who_wants(digest)}:
+            self._problems[trial] = self._failed[digest]
+            self._forget(trial)
         await self._notify()
+
+    def _forget(self, trial: int) -> None:
+        for number in range(len(self._zoos.pop(trial, []))):
+            self._desk.remove((trial, number))
 
 
 # ---- Tune
@@ -190,13 +211,31 @@ class Client(tune.Trainable):
         """Nothing: the driver tells all again."""
 
 
+@dataclass
+class _Here:
+    """What Tune's thread shares with the others of this process.
+
+    Tune pickles what it is given, into a file. This it does not get.
+    """
+
+    trials: Trials
+    zoos: Callable[[Trial], Sequence[ZooJob]]
+    over: threading.Event = field(default_factory=threading.Event)
+    problem: str | None = None
+
+    def __deepcopy__(self, memo: object) -> "_Here":
+        return self
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        return object, ()
+
+
 class _Next(Searcher):
     """Hands the trials to Tune as they come."""
 
-    def __init__(self, trials: Trials, zoos: Callable[[Trial], Sequence[ZooJob]]) -> None:
+    def __init__(self, here: "_Here") -> None:
         super().__init__()
-        self._trials = trials
-        self._zoos = zoos
+        self._here = here
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         """Say that what Tune was told of the search is known here."""
@@ -204,13 +243,16 @@ class _Next(Searcher):
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
         """A trial's configuration; None: not now."""
-        if self._trials.all_begun:
-            return Searcher.FINISHED
-        trial = self._trials.begin()
-        if trial is None:
-            return None
-        # The values by themselves, too: TensorBoard shows them.
-        return {"trial": trial.number, "zoos": self._zoos(trial), **trial.values}
+        while not (self._here.over.is_set() or self._here.trials.all_begun):
+            trial = self._here.trials.begin()
+            if trial is None:
+                return None
+            try:
+                # The values by themselves, too: TensorBoard shows them.
+                return {"trial": trial.number, "zoos": self._here.zoos(trial), **trial.values}
+            except UserError as error:  # values that do not go together
+                trial.problem, trial.status = str(error), "failed"
+        return Searcher.FINISHED
 
     def on_trial_complete(self, *_: Any, **__: Any) -> None:
         """Nothing: `_Listener` hears it."""
@@ -219,8 +261,8 @@ class _Next(Searcher):
 class _Listener(tune.Callback):
     """Notes what trials report, and has the driver forget those that end."""
 
-    def __init__(self, trials: Trials, driver: Any, *, episodes: int) -> None:
-        self._trials = trials
+    def __init__(self, here: _Here, driver: Any, *, episodes: int) -> None:
+        self._here = here
         self._driver = driver
         self._episodes = episodes
 
@@ -238,22 +280,29 @@ class _Listener(tune.Callback):
         """Hear that a trial has come to its end, or was stopped."""
         ours = self._of(trial)
         if ours.problem is not None:
-            log.warning("trial %d failed: %s", ours.number + 1, ours.problem)
             self._end(ours, "failed")
         else:
             self._end(ours, "complete" if ours.episodes == self._episodes else "stopped")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
-        """Hear that a trial's process has died too often."""
+        """Hear that a trial's process has died too often, or cannot go on."""
         ours = self._of(trial)
-        ours.problem = f"its process has ended {_TRIAL_RESTARTS + 1} times"
+        lines = str(trial.get_error() or "").strip().splitlines()
+        ours.problem = (
+            f"its process has ended ({lines[-1] if lines else 'nothing is known of why'})"
+        )
         self._end(ours, "failed")
 
     def _of(self, trial: Any) -> Trial:
         number: int = trial.config["trial"]
-        return self._trials.all[number]
+        return self._here.trials.all[number]
 
     def _end(self, trial: Trial, status: Status) -> None:
+        if self._here.over.is_set():
+            return  # it has not ended, everything has
+        if status == "failed":
+            trial.reports.clear()  # how many there are depends on which member failed first
+            log.warning("trial %d failed: %s", trial.number + 1, trial.problem)
         trial.status = status
         self._driver.leave.remote(trial.number)
 
@@ -286,16 +335,15 @@ def search_on_ray(
         UserError: the workers ended early, a worker cannot start, the store fails, or another
             command is at this search.
     """
+    here = _Here(trials, zoos)
     folder = tempfile.TemporaryDirectory(prefix="zoo_ray-", ignore_cleanup_errors=True)
 
     @contextlib.contextmanager
     def tuning(driver: Any) -> Iterator[None]:
         # In a thread: Tune would take Ctrl-C for itself, and the driver is watched meanwhile.
-        over = threading.Event()
-
         def tune_and_tell() -> None:
-            _tune(config, driver, trials, zoos, folder.name)
-            while not over.wait(timeout=_TELL_AGAIN_S):  # it may restart just when it was told
+            _tune(config, driver, here, folder.name)
+            while not here.over.wait(timeout=_TELL_AGAIN_S):  # it may restart just when it was told
                 with contextlib.suppress(Exception):  # with the driver, say
                     ask(driver.end)
 
@@ -303,42 +351,56 @@ def search_on_ray(
         thread.start()
         try:
             yield
-        finally:
-            over.set()
-        thread.join(timeout=_TUNE_ENDS_S)
+        except Exception:
+            _stop(here, driver, thread)
+            raise
+        _stop(here, driver, thread)
 
     with folder:
         progress: SearchProgress | None = work(
             job, SearchDriver, tasks=tasks, on_progress=on_progress, beside=tuning
         )
+        if here.problem is not None:
+            raise UserError(
+                f"the trials ended: {here.problem}; the same command goes on where it ended"
+            )
+        for trial in trials.running:  # the hours are over
+            trial.status = "stopped"
         keep(folder.name)
     return progress
 
 
-def _tune(
-    config: SearchConfig,
-    driver: Any,
-    trials: Trials,
-    zoos: Callable[[Trial], Sequence[ZooJob]],
-    folder: str,
-) -> None:
+def _stop(here: _Here, driver: Any, thread: threading.Thread) -> None:
+    """Let Tune's thread end before Ray does."""
+    here.over.set()
+    with contextlib.suppress(Exception):  # it may be gone
+        driver.end.remote()
+    thread.join(timeout=_TUNE_ENDS_S)
+
+
+def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
     episodes = len(config.base.benchmark.tasks)
+    hours = config.budget.hours
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # CSV and JSON: trials.parquet has it all
         RAY_AIR_NEW_OUTPUT="0",
         TUNE_GLOBAL_CHECKPOINT_S="1000000",  # the state to go on from is our store
+        TUNE_MAX_PENDING_TRIALS_PG="16",  # else of a searcher's trials one starts after the other
+        TUNE_PRINT_ALL_TRIAL_ERRORS="0",
     )
-    client = tune.with_parameters(Client, driver=driver, metric=config.metric, episodes=episodes)
-    # The workers hold the CPUs. Trials wait, and need but a crumb of the head's node.
-    crumb = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
-    hours = config.budget.hours
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we say what is to be said
     try:
+        client = tune.with_parameters(
+            Client, driver=driver, metric=config.metric, episodes=episodes
+        )
+        # The workers hold the CPUs. Trials wait, and need but a crumb of the head's node.
+        crumb = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
         tune.Tuner(
             tune.with_resources(client, crumb),
             tune_config=tune.TuneConfig(
                 metric=config.metric,
                 mode="max" if config.maximised else "min",
-                search_alg=_Next(trials, zoos),
+                search_alg=_Next(here),
                 scheduler=_scheduler(config, episodes=episodes),
                 num_samples=-1,
                 reuse_actors=True,
@@ -351,14 +413,15 @@ def _tune(
                 storage_path=folder,
                 verbose=0,
                 callbacks=[
-                    _Listener(trials, driver, episodes=episodes),
+                    _Listener(here, driver, episodes=episodes),
                     TBXLoggerCallback(),  # type: ignore[no-untyped-call]
                 ],
                 failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
             ),
         ).fit()
     except Exception as error:  # with the cluster, say; whatever it is, no trial goes on
-        log.warning("the trials ended: %s: %s", type(error).__name__, error)
+        line = (str(error).splitlines() or [""])[0]
+        here.problem = here.problem or f"{type(error).__name__}: {line}"
 
 
 def _folder_name(trial: Any) -> str:

@@ -298,16 +298,17 @@ def _watch(
         Why it ended early (None: it did not), and the last progress that was seen.
     """
     seen: Any = None
+    most_members = -1
     away_since: float | None = None
     deaths = 0
 
     def look() -> None:
-        nonlocal seen, away_since, deaths
+        nonlocal seen, most_members, away_since, deaths
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         if progress is not None:
-            if seen is None or progress.members_done > seen.members_done:
-                deaths = 0
+            if progress.members_done > most_members:
+                most_members, deaths = progress.members_done, 0
             seen = progress
             on_progress(progress)
 

@@ -36,6 +36,7 @@ MOST_TRIALS = 10_000
 
 Whole = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31)]
 _SEARCHED = ("zoo", "recipe")
+_OF_PAST_TASKS = ("validation_backward_transfer", "validation_forgetting")
 
 
 class DimensionConfig(Section):
@@ -165,6 +166,14 @@ class SearchConfig(Section):
             )
         if self.samples == "grid" and self.searcher == "optuna":
             raise UserError("searcher = optuna: give a number of samples")
+        most = self.budget.members
+        if most is not None and most < self.least_members:
+            raise UserError(
+                f"budget.members = {most}: a trial asks for {self.least_members} at least; give "
+                "more"
+            )
+        if len(self.base.benchmark.tasks) == 1 and self.metric in _OF_PAST_TASKS:
+            raise UserError(f"metric = {self.metric}: it has no meaning for a stream of one task")
         self._check_asha()
         return self
 
@@ -227,11 +236,19 @@ class SearchConfig(Section):
         return len(self.base.benchmark.tasks) * int(each) * len(self.all_seeds)
 
     @property
+    def least_members(self) -> int:
+        """How many members a trial asks for at least."""
+        return min(self._all_members())
+
+    @property
     def most_members(self) -> int:
         """How many members a trial asks for at most."""
+        return max(self._all_members())
+
+    def _all_members(self) -> list[int]:
         key = "zoo.members_per_episode"
         values = ends(self.space[key].dimension) if key in self.space else []
-        return max(self.members({key: value}) for value in values) if values else self.members({})
+        return [self.members({key: value}) for value in values] or [self.members({})]
 
     def run_config(self, values: Values, *, seed: int) -> RunConfig:
         """The run that a trial is for one of its seeds.
@@ -259,15 +276,15 @@ def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchCon
     """
     path = Path(path)
     raw = read_mapping(path)
-    _read_base(raw, folder=path.parent, named_by=str(path))
-    for item in overrides:
-        override(raw, item)
-        _read_base(raw, folder=Path(), named_by=f"--set {item}")
     if "base" not in raw and "benchmark" in raw:
         raise UserError(
             f"{path}: this is a run, not a search; train takes it, and tune takes a file whose "
             "base is a run, as configs/searches/members_and_tasks.yaml"
         )
+    _read_base(raw, folder=path.parent, named_by=str(path))
+    for item in overrides:
+        override(raw, item)
+        _read_base(raw, folder=Path(), named_by=f"--set {item}")
     return validate(SearchConfig, raw, source=str(path))
 
 
@@ -281,9 +298,9 @@ def _read_base(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
     space = raw.get("space")
     if isinstance(space, dict):
         for section in _SEARCHED:
-            nested = space.pop(section, {})
-            for key, values in nested.items() if isinstance(nested, dict) else ():
-                space[f"{section}.{key}"] = values
+            if isinstance(space.get(section), dict):
+                for key, values in space.pop(section).items():
+                    space[f"{section}.{key}"] = values
 
 
 def differences(before: Mapping[str, Any], after: SearchConfig) -> list[str]:
@@ -306,4 +323,5 @@ def differences(before: Mapping[str, Any], after: SearchConfig) -> list[str]:
 
 def _lengthens(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether the trials of a search are the first of another's."""
-    return all(isinstance(search.get("samples"), int) for search in (before, now))
+    few, many = before.get("samples"), now.get("samples")
+    return isinstance(few, int) and isinstance(many, int) and few <= many

@@ -165,7 +165,9 @@ class Trials:
     def _fits(self, most: int) -> bool:
         """Whether another trial fits into a budget of members."""
         asked = sum(
-            self._config.members(trial.values) if trial.status == "running" else len(trial.digests)
+            len(trial.digests)
+            if trial.status in ("complete", "stopped")
+            else self._config.members(trial.values)
             for trial in self.all
         )
         if self._optuna is None and len(self.all) < self._config.trials:

@@ -392,6 +392,24 @@ class Store:
         """Write a search's table of trials, a row each; `digests` names its members."""
         self.files.replace(f"{search_folder(name)}/{TRIALS}", table_to_bytes(columns))
 
+    def read_trial_digests(self, name: str) -> set[str]:
+        """Members that a search's table of trials names.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"{search_folder(name)}/{TRIALS}"
+        document = self.files.read(path)
+        if document is None:
+            return set()
+        try:
+            columns = table_from_bytes(document)
+        except CorruptPayload as error:
+            raise UserError(f"{self.shown}/{path}: {error}; remove it, or mend it") from None
+        if "digests" not in columns:
+            raise UserError(f"{self.shown}/{path}: not a search's table; remove it, or mend it")
+        return {digest for digests in columns["digests"] for digest in digests}
+
     # ---- what runs and searches have in common; their folder is `run_folder` or `search_folder`
 
     def write_wanted(self, folder: str, digests: Sequence[str]) -> None:

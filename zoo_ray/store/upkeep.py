@@ -8,12 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from zoo_ray.errors import UserError
 from zoo_ray.store.files import Entry
-from zoo_ray.store.payloads import CorruptPayload, table_from_bytes
+from zoo_ray.store.payloads import CorruptPayload
 from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.store import (
     EPISODES,
     RESULTS,
-    TRIALS,
     CorruptMember,
     Store,
     check_checkpoint,
@@ -166,7 +165,7 @@ def _check_search(store: Store, name: str) -> list[Problem]:
     problems: list[Problem] = []
     _tried(lambda: store.read_search(name), problems, "remove it, and give the command again")
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
-    _tried(lambda: _trials(store, name), problems, mended)
+    _tried(lambda: store.read_trial_digests(name), problems, mended)
     return problems
 
 
@@ -263,7 +262,7 @@ def _referred(store: Store) -> set[str]:
         found.update(digest for digest, _ in _recorded(store.read_table(name, EPISODES) or {}))
     for name in _named(store, "searches"):
         found.update(store.read_wanted(search_folder(name)))
-        found.update(_trials(store, name))
+        found.update(store.read_trial_digests(name))
     return found
 
 
@@ -272,18 +271,3 @@ def _recorded(episodes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, str 
     digests = episodes.get("digest", [])
     sums = episodes.get("predictions_sha256", [None] * len(digests))
     return zip(digests, sums, strict=True)
-
-
-def _trials(store: Store, name: str) -> set[str]:
-    """Members that a search's table of trials names."""
-    path = f"{search_folder(name)}/{TRIALS}"
-    document = store.files.read(path)
-    if document is None:
-        return set()
-    try:
-        columns = table_from_bytes(document)
-    except CorruptPayload as error:
-        raise UserError(f"{store.shown}/{path}: {error}; remove it, or mend it") from None
-    if "digests" not in columns:
-        raise UserError(f"{store.shown}/{path}: not a search's table; remove it, or mend it")
-    return {digest for digests in columns["digests"] for digest in digests}
