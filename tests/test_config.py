@@ -176,7 +176,7 @@ WRONG_VALUES = [
     ("benchmark.tasks", "[[0, -1]]", "-1"),
     ("benchmark.tasks", "[[0, true]]", "True"),
     ("benchmark.tasks", "[[0, 1.0]]", "1.0"),
-    ("benchmark.tasks", "[[0, cat]]", "cat"),
+    ("benchmark.tasks", "[[0, 1.5]]", "1.5"),
     ("benchmark.tasks", "[[0, 1], [2, 2]]", "task 2 names class 2 twice"),
     ("benchmark.validation", "1", "1"),
     ("benchmark.validation", "-0.1", "-0.1"),

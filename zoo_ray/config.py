@@ -59,15 +59,27 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+ClassNumber = Annotated[int, Field(ge=0, strict=True)]
+ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
+_WARPED = {"rotated_mnist": ("rotate", 10), "permuted_mnist": ("permute", 1)}
+
+
 class BenchmarkConfig(Section):
     """A data set and how it is cut into an ordered stream of tasks."""
 
     dataset: str = Field(min_length=1)
-    """`digits`, `fashion_mnist`, `cifar10`, `parquet:PATH` or `idx:PATH`."""
-    tasks: list[Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(min_length=1)]] = (
-        Field(min_length=1)
-    )
-    """Class numbers of each task, in the order in which the tasks arrive."""
+    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`, `parquet:PATH`
+    or `idx:PATH`."""
+    tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
+    """Class numbers, or names, of each task, in the order in which the tasks arrive."""
+    rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
+    """Degrees by which each task's images are turned, anticlockwise; null: none are."""
+    permute: list[Annotated[int, Field(ge=0, le=1_000_000, strict=True)]] | None = None
+    """Number of the order in which each task's pixels are put; 0 leaves them; null: all 0."""
+    label_noise: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Share of the training labels (after the validation split) that a uniform draw replaces."""
+    noise_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    """Decides which labels, and by which."""
     samples_per_class: Count | None = None
     """The first so many training samples of each class are used; null: all of them."""
     validation: Fraction = 0.0
@@ -79,20 +91,76 @@ class BenchmarkConfig(Section):
     label_column: str | None = None
     """Label column of a Parquet data set; found by its type if not given."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_original_names_them(cls, raw: Any) -> Any:
+        """The published code's `rotated_mnist` and `permuted_mnist`: class y of its task x is
+        10 x + y."""
+        if not isinstance(raw, dict) or raw.get("dataset") not in [*_WARPED]:
+            return raw
+        key, step = _WARPED[raw["dataset"]]
+        if key in raw:
+            raise ValueError(f"dataset = {raw['dataset']} says {key} itself; use mnist with {key}")
+        tasks: Any = raw.get("tasks")
+        known = isinstance(tasks, list) and all(
+            isinstance(classes, list)
+            and classes
+            and all(type(label) is int and 0 <= label < 10**7 for label in classes)
+            and len({label // 10 for label in classes}) == 1
+            for classes in tasks
+        )
+        if not known:
+            raise ValueError(
+                f"dataset = {raw['dataset']}: task x has the classes 10 x + y of the digits y"
+            )
+        return raw | {
+            "dataset": "mnist",
+            "tasks": [[label % 10 for label in classes] for classes in tasks],
+            key: [classes[0] // 10 * step for classes in tasks],
+        }
+
     @field_validator("tasks")
     @classmethod
-    def _classes_are_distinct(cls, tasks: list[list[int]]) -> list[list[int]]:
+    def _classes_are_distinct(cls, tasks: list[list[int | str]]) -> list[list[int | str]]:
         for position, classes in enumerate(tasks):
-            twice = sorted({label for label in classes if classes.count(label) > 1})
+            twice = [label for label in classes if classes.count(label) > 1]
             if twice:
                 raise ValueError(
                     f"task {position + 1} names class {twice[0]} twice; once is enough"
                 )
         return tasks
 
+    @model_validator(mode="after")
+    def _warps_every_task(self) -> "BenchmarkConfig":
+        for key, values in (("rotate", self.rotate), ("permute", self.permute)):
+            if values is not None and len(values) != len(self.tasks):
+                raise ValueError(
+                    f"{key} has {len(values)} values, for {len(self.tasks)} tasks; give one each"
+                )
+        return self
+
+
+_ORIGINAL_KEYS = {"model": "network", "l2_reg": "l2"}
+_ORIGINAL_NETWORKS = {"conv": "small_conv"}
+
 
 class RecipeConfig(Section):
     """How a member is fitted."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_original_names_them(cls, raw: Any) -> Any:
+        """`model` and `l2_reg`, as in the published code's files."""
+        if not isinstance(raw, dict):
+            return raw
+        keys = {key: new for key, new in _ORIGINAL_KEYS.items() if key in raw}
+        for key, new in keys.items():
+            if new in raw:
+                raise ValueError(f"{key} and {new} are the same; give one")
+        renamed = {keys.get(key, key): value for key, value in raw.items()}
+        if "model" in keys and isinstance(raw["model"], str):
+            renamed["network"] = _ORIGINAL_NETWORKS.get(raw["model"], raw["model"])
+        return renamed
 
     network: Literal["small_conv"] = "small_conv"
     epochs: Count = 5

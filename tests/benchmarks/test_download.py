@@ -21,7 +21,9 @@ from zoo_ray.errors import UserError
     ("dataset", "folder", "instead"),
     [
         ("fashion_mnist", "FashionMNIST/raw", "idx:PATH"),
+        ("mnist", "MNIST/raw", "idx:PATH"),
         ("cifar10", "cifar-10-batches-py", "parquet:PATH"),
+        ("cifar100", "cifar-100-python", "parquet:PATH"),
     ],
 )
 @pytest.mark.parametrize(

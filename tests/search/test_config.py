@@ -1,5 +1,7 @@
 """What a search may be, and what is said of one that may not."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -11,6 +13,14 @@ BASE = {
     "store": "a_store",
 }
 SPACE = {"zoo.tasks_per_member": {"choice": [1, 2]}, "zoo.members_per_episode": {"choice": [1, 3]}}
+
+
+SEARCHES = Path(__file__).parents[2] / "configs" / "searches"
+
+
+@pytest.mark.parametrize("path", sorted(SEARCHES.iterdir()), ids=lambda path: path.name)
+def test_the_searches_that_come_with_zoo_ray_are_valid(path):
+    assert read_search(path).trials == 12
 
 
 @pytest.fixture

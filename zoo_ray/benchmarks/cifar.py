@@ -13,6 +13,7 @@ from zoo_ray.task import Images, Labels
 
 CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 CIFAR10_TEST = ("test_batch",)
+CIFAR100_FILES = ("meta", "train", "test")
 CIFAR10_CLASSES = (
     "airplane",
     "automobile",
@@ -52,6 +53,26 @@ def read_cifar(
         class_names=class_names,
         train=_read_split([folder / name for name in train], label_key, classes),
         test=_read_split([folder / name for name in test], label_key, classes),
+    )
+
+
+def read_cifar100(folder: Path) -> Source:
+    """Read CIFAR-100: 100 fine classes, by the names in its `meta`.
+
+    Raises:
+        UserError: as `read_cifar`.
+    """
+    path = folder / "meta"
+    names = _value(load_pickle(path), "fine_label_names")
+    if not (isinstance(names, list) and len(names) == 100):
+        raise _not_a_batch(path, "its 'fine_label_names' is no list of 100 names")
+    texts = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names]
+    return read_cifar(
+        folder,
+        train=("train",),
+        test=("test",),
+        label_key="fine_labels",
+        class_names=tuple(texts),
     )
 
 

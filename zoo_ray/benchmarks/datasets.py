@@ -3,10 +3,23 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo_ray.benchmarks.cifar import CIFAR10_CLASSES, CIFAR10_TEST, CIFAR10_TRAIN, read_cifar
+from zoo_ray.benchmarks.cifar import (
+    CIFAR10_CLASSES,
+    CIFAR10_TEST,
+    CIFAR10_TRAIN,
+    CIFAR100_FILES,
+    read_cifar,
+    read_cifar100,
+)
 from zoo_ray.benchmarks.digits import read_digits
-from zoo_ray.benchmarks.download import download_cifar10, download_fashion_mnist
+from zoo_ray.benchmarks.download import (
+    download_cifar10,
+    download_cifar100,
+    download_fashion_mnist,
+    download_mnist,
+)
 from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
+from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES, read_mini_imagenet
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.parquet import read_parquet
 from zoo_ray.benchmarks.source import Source
@@ -85,6 +98,32 @@ def _fashion_mnist(config: BenchmarkConfig) -> Source:
     return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
 
 
+def _mnist(config: BenchmarkConfig) -> Source:
+    folder = _expanded(config.data_dir, "benchmark.data_dir") / "MNIST" / "raw"
+    if not idx_files_exist(folder):
+        download_mnist(folder)
+    return read_idx(folder)
+
+
+def _cifar100(config: BenchmarkConfig) -> Source:
+    folder = _expanded(config.data_dir, "benchmark.data_dir") / "cifar-100-python"
+    if not all((folder / name).is_file() for name in CIFAR100_FILES):
+        download_cifar100(folder)
+    return read_cifar100(folder)
+
+
+def _mini_imagenet(config: BenchmarkConfig) -> Source:
+    folder = _expanded(config.data_dir, "benchmark.data_dir") / "mini_imagenet"
+    for name in MINI_IMAGENET_FILES:
+        if not (folder / name).is_file():
+            raise UserError(
+                f"benchmark.dataset = mini_imagenet: {folder / name} is missing; miniImageNet has "
+                "no public download: put its three mini-imagenet-cache-*.pkl there "
+                "(benchmark.data_dir)"
+            )
+    return read_mini_imagenet(folder)
+
+
 def _cifar10(config: BenchmarkConfig) -> Source:
     folder = _expanded(config.data_dir, "benchmark.data_dir") / "cifar-10-batches-py"
     if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
@@ -98,10 +137,17 @@ def _cifar10(config: BenchmarkConfig) -> Source:
     )
 
 
+def _wanted(config: BenchmarkConfig) -> set[int] | None:
+    """The class numbers that tasks name; None where a name may be any of them."""
+    labels = {label for classes in config.tasks for label in classes}
+    numbers = {label for label in labels if isinstance(label, int)}
+    return numbers if len(numbers) == len(labels) else None
+
+
 def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
     return read_parquet(
         folder,
-        wanted={label for classes in config.tasks for label in classes},
+        wanted=_wanted(config),
         image_column=config.image_column,
         label_column=config.label_column,
     )
@@ -113,8 +159,11 @@ def _idx(folder: Path, _: BenchmarkConfig) -> Source:
 
 _NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
     "digits": _digits,
+    "mnist": _mnist,
     "fashion_mnist": _fashion_mnist,
     "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "mini_imagenet": _mini_imagenet,
 }
 _READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
     "parquet": _parquet,

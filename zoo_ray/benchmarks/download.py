@@ -2,12 +2,22 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
+
+
+def download_mnist(folder: Path) -> None:
+    """Download MNIST's four gzipped IDX files into `folder`.
+
+    Raises:
+        UserError: the download failed.
+    """
+    _download_idx("mnist", "MNIST", into=folder)
 
 
 def download_fashion_mnist(folder: Path) -> None:
@@ -16,16 +26,29 @@ def download_fashion_mnist(folder: Path) -> None:
     Raises:
         UserError: the download failed.
     """
+    _download_idx("fashion_mnist", "FashionMNIST", into=folder)
 
+
+def _download_idx(dataset: str, torchvisions: str, *, into: Path) -> None:
     def fetch(scratch: Path) -> Path:
-        from torchvision.datasets import FashionMNIST
+        from torchvision import datasets
         from torchvision.datasets.utils import download_url
 
-        for filename, md5 in FashionMNIST.resources:
-            download_url(FashionMNIST.mirrors[0] + filename, scratch, filename, md5)
+        mnist = getattr(datasets, torchvisions)
+        for filename, md5 in mnist.resources:
+            _first_that_works(
+                [partial(download_url, m + filename, scratch, filename, md5) for m in mnist.mirrors]
+            )
         return scratch
 
-    _download("fashion_mnist", fetch, into=folder, instead="idx:PATH")
+    _download(dataset, fetch, into=into, instead="idx:PATH")
+
+
+def _first_that_works(tries: Sequence[Callable[[], None]]) -> None:
+    for attempt in tries[:-1]:
+        with suppress(Exception):  # the next mirror may answer
+            return attempt()
+    return tries[-1]()
 
 
 def download_cifar10(folder: Path) -> None:
@@ -34,19 +57,30 @@ def download_cifar10(folder: Path) -> None:
     Raises:
         UserError: the download failed.
     """
+    _download_cifar("cifar10", "CIFAR10", into=folder)
 
+
+def download_cifar100(folder: Path) -> None:
+    """Download CIFAR-100's pickled batches and names into `folder`.
+
+    Raises:
+        UserError: the download failed.
+    """
+    _download_cifar("cifar100", "CIFAR100", into=folder)
+
+
+def _download_cifar(dataset: str, torchvisions: str, *, into: Path) -> None:
     def fetch(scratch: Path) -> Path:
-        from torchvision.datasets import CIFAR10
+        from torchvision import datasets
         from torchvision.datasets.utils import download_and_extract_archive
 
+        cifar = getattr(datasets, torchvisions)
         # Not CIFAR10(download=True): it would run the pickles. The archive is unpacked only once
         # its checksum fits, and torchvision lets no member of it leave the folder.
-        download_and_extract_archive(
-            CIFAR10.url, scratch, filename=CIFAR10.filename, md5=CIFAR10.tgz_md5
-        )
-        return scratch / str(CIFAR10.base_folder)
+        download_and_extract_archive(cifar.url, scratch, filename=cifar.filename, md5=cifar.tgz_md5)
+        return scratch / str(cifar.base_folder)
 
-    _download("cifar10", fetch, into=folder, instead="parquet:PATH")
+    _download(dataset, fetch, into=into, instead="parquet:PATH")
 
 
 def _download(dataset: str, fetch: Callable[[Path], Path], *, into: Path, instead: str) -> None:

@@ -30,7 +30,7 @@ _BATCH = 1024
 
 
 def read_parquet(
-    folder: Path, *, wanted: set[int], image_column: str | None, label_column: str | None
+    folder: Path, *, wanted: set[int] | None, image_column: str | None, label_column: str | None
 ) -> Source:
     """Open `train-*.parquet` and `test-*.parquet` (or `train.parquet` ...), here or in `data/`.
 
@@ -40,7 +40,7 @@ def read_parquet(
 
     Args:
         folder: where the files lie.
-        wanted: the classes whose images may be asked for.
+        wanted: the classes whose images may be asked for; None: all.
         image_column, label_column: the columns; found by their types if None.
 
     Raises:
@@ -55,7 +55,7 @@ def read_parquet(
     if names is None:
         names = numbered_classes(train_labels, test_labels)
 
-    numbers = [label for label in wanted if label < len(names)]
+    numbers = [label for label in range(len(names)) if wanted is None or label in wanted]
     train_images = _EncodedImages(train, np.flatnonzero(np.isin(train_labels, numbers)), folder)
     test_images = _EncodedImages(test, np.flatnonzero(np.isin(test_labels, numbers)), folder)
     return Source(

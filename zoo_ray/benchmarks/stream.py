@@ -9,9 +9,10 @@ import numpy as np
 from zoo_ray.benchmarks.datasets import open_source
 from zoo_ray.benchmarks.names import printable, task_name, unique
 from zoo_ray.benchmarks.source import Rows, Source
+from zoo_ray.benchmarks.warp import noisy, permute, rotate
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
-from zoo_ray.task import Labels, Part, Task
+from zoo_ray.task import Images, Labels, Part, Task
 
 # Keys the generator that chooses validation samples. Another number is another benchmark.
 _VALIDATION_KEY = 0x7A6F6F5F726179
@@ -27,15 +28,50 @@ def load_stream(config: BenchmarkConfig) -> list[Task]:
         UserError: no such data set; files missing or damaged; a class without samples.
     """
     source = open_source(config)
+    tasks = [_numbers(source, config, position) for position in range(len(config.tasks))]
     # All cuts come before all images: what is wrong shows before the work of decoding.
-    cuts = [_cut(source, config, position) for position in range(len(config.tasks))]
+    cuts = [_cut(source, config, position, classes) for position, classes in enumerate(tasks)]
     names = unique(
-        task_name([source.class_names[label] for label in classes]) for classes in config.tasks
+        task_name([source.class_names[label] for label in classes]) + _warped(config, position)
+        for position, classes in enumerate(tasks)
     )
     return [
-        _task(source, classes, cut, name=name)
-        for classes, cut, name in zip(config.tasks, cuts, names, strict=True)
+        _task(source, config, position, cut, classes=classes, name=name)
+        for position, (classes, cut, name) in enumerate(zip(tasks, cuts, names, strict=True))
     ]
+
+
+def _warped(config: BenchmarkConfig, position: int) -> str:
+    """What the name of a task says of its images."""
+    degrees = config.rotate[position] if config.rotate else 0
+    number = config.permute[position] if config.permute else 0
+    turned = f" turned {degrees:g}°" if degrees else ""
+    return turned + (f" permuted {number}" if number else "")
+
+
+def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int]:
+    """A task's classes by number, or a UserError that says which name is nobody's."""
+    found = []
+    for label in config.tasks[position]:
+        if isinstance(label, int):
+            found.append(label)
+            continue
+        called = [number for number, name in enumerate(source.class_names) if name == label]
+        if len(called) != 1:
+            some = printable(", ".join(source.class_names[:20]), limit=200)
+            raise UserError(
+                f"benchmark.tasks: task {position + 1} names class {printable(label)!r}, which "
+                f"{'no class' if not called else 'more than one class'} of "
+                f"{printable(config.dataset, limit=200)} is called ({some}); give its number"
+            )
+        found.append(called[0])
+    if len(set(found)) < len(found):
+        twice = next(number for number in found if found.count(number) > 1)
+        raise UserError(
+            f"benchmark.tasks: task {position + 1} names class {twice} "
+            f"({printable(source.class_names[twice])}) twice; once is enough"
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +83,8 @@ class _Cut:
     test: Rows
 
 
-def _cut(source: Source, config: BenchmarkConfig, position: int) -> _Cut:
+def _cut(source: Source, config: BenchmarkConfig, position: int, classes: Sequence[int]) -> _Cut:
     """Choose a task's rows, or raise a UserError that says which class cannot be had."""
-    classes = config.tasks[position]
     dataset = printable(config.dataset, limit=200)
     known = len(source.class_names)
     unknown = [label for label in classes if not 0 <= label < known]
@@ -102,7 +137,15 @@ def _validation_rows(source: Source, config: BenchmarkConfig, label: int) -> Row
     return rows[order[:chosen]]
 
 
-def _task(source: Source, classes: Sequence[int], cut: _Cut, *, name: str) -> Task:
+def _task(
+    source: Source,
+    config: BenchmarkConfig,
+    position: int,
+    cut: _Cut,
+    *,
+    classes: Sequence[int],
+    name: str,
+) -> Task:
     head_row = np.full(len(source.class_names), -1, dtype=np.int64)
     head_row[classes] = np.arange(len(classes))
 
@@ -117,10 +160,23 @@ def _task(source: Source, classes: Sequence[int], cut: _Cut, *, name: str) -> Ta
             f"{train.shape[1:]}, its test images {test.shape[1:]}; make them equal in the data set"
         )
     validation = source.train.read(cut.validation) if len(cut.validation) else train[:0]
+
+    def warp(images: Images) -> Images:
+        if config.rotate:
+            images = rotate(images, degrees=config.rotate[position])
+        return permute(images, number=config.permute[position]) if config.permute else images
+
+    training_labels = noisy(
+        labels(source.train.labels, cut.train),
+        classes=len(classes),
+        share=config.label_noise,
+        seed=config.noise_seed,
+        task=position,
+    )
     return Task(
         name=name,
         classes=tuple(source.class_names[label] for label in classes),
-        train=Part(train, labels(source.train.labels, cut.train)),
-        validation=Part(validation, labels(source.train.labels, cut.validation)),
-        test=Part(test, labels(source.test.labels, cut.test)),
+        train=Part(warp(train), training_labels),
+        validation=Part(warp(validation), labels(source.train.labels, cut.validation)),
+        test=Part(warp(test), labels(source.test.labels, cut.test)),
     )
