@@ -73,9 +73,7 @@ def test_runs_are_listed(full, said):
     assert (whole["name"], whole["episodes"], whole["members"]) == ("my run", 1, 1)
     assert whole["record"]["zoo"] == {"seed": 0}
     assert (torn["name"], torn["record"]) == ("[torn]", None)
-    assert f"[torn]: {full.address}/runs/[torn]/run.json: not the record" in "".join(
-        err.split("\n")
-    )
+    assert f"[torn]: {full.address}/runs/[torn]/run.json: not a record" in "".join(err.split("\n"))
 
 
 @pytest.mark.usefixtures("full")

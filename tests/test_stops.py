@@ -99,6 +99,7 @@ def test_the_farewell_is_a_command_that_goes_on(tmp_path):
     assert json.loads(done.stdout)["members"] == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_on_ray_with_all_its_processes(tmp_path):
     terminal = Terminal(*train(tmp_path, workers=2))
     terminal.wait_for(FITTING, seconds=120)

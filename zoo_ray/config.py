@@ -21,6 +21,7 @@ from pydantic import (
 
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError, without_credentials
+from zoo_ray.networks import parse_wide_resnet
 
 Auto = Literal["auto"]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
@@ -162,7 +163,10 @@ class RecipeConfig(Section):
             renamed["network"] = _ORIGINAL_NETWORKS.get(raw["model"], raw["model"])
         return renamed
 
-    network: Literal["small_conv"] = "small_conv"
+    network: str = "small_conv"
+    """`small_conv`, or a wide residual network as `wrn16_4` (depth 16, width 4)."""
+    dropout: Fraction = 0.0
+    """Share of the activations that a wide residual network sets to 0 within its blocks."""
     epochs: Count = 5
     batch: Count = 16
     lr: Number = Field(default=0.01, gt=0, le=1e6)
@@ -177,6 +181,13 @@ class RecipeConfig(Section):
     """`auto`: bfloat16 on GPUs, and on processors with bfloat16 arithmetic; else float32."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
     """Torch threads of a fit; part of what decides its bits."""
+
+    @field_validator("network")
+    @classmethod
+    def _is_a_network(cls, network: str) -> str:
+        if network != "small_conv":
+            parse_wide_resnet(network)
+        return network
 
     @model_validator(mode="after")
     def _flips_go_with_crops(self) -> "RecipeConfig":

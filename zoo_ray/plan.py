@@ -124,6 +124,8 @@ def _resolve_recipe(
         flip=crop and flip,
         precision=precision or resolve_precision(gpu=workers.gpus > 0),
         threads=recipe.threads,
+        # The small network has no place for it, as in the published code.
+        dropout=0.0 if recipe.network == "small_conv" else recipe.dropout,
     )
 
 

@@ -5,7 +5,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
@@ -234,7 +234,7 @@ def _run_record(plan: Plan) -> RunRecord:
     packages = ("torch", "ray", "numpy", "pyarrow")
     return RunRecord(
         config=plan.config.model_dump(mode="json"),
-        recipe=asdict(plan.recipe),
+        recipe=plan.recipe.to_dict(),
         zoo=plan.config.zoo.model_dump(mode="json"),
         tasks=[
             TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)

@@ -5,7 +5,7 @@ import platform
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -366,7 +366,7 @@ def _record(
     now = SearchRecord(
         search=config.model_dump(mode="json"),
         samples=config.trials,
-        recipe=asdict(plan.recipe),
+        recipe=plan.recipe.to_dict(),
         tasks=[
             TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)
             for task in plan.tasks

@@ -67,6 +67,7 @@ def test_fit(dataset):
     assert mflop == pytest.approx({"small_conv": 71.7, "wide_resnet_16_4": 2355}, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_recorded_zoos_are_replayed(dataset, tmp_path):
     command = [sys.executable, "bench/record.py", "bench/streams/short.yaml", str(tmp_path)]
     command += ["--seeds", "1", f"--set=benchmark.dataset={dataset}"]

@@ -120,6 +120,7 @@ def test_a_killed_worker_is_replaced_and_its_fit_goes_on_elsewhere(long_oracle, 
     assert not published & {path.parent.name for path in tmp_path.glob("progress/*/*")}
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_told_again_and_no_fit_is_lost(long_oracle, tmp_path):
     killer, killed = once(half_way, lambda: kill("ray::RunDriver"))
     workers, steps = set(), {}

@@ -89,6 +89,17 @@ def test_a_fit_resumed_after_any_step_gives_the_same_bits(precision, augmented):
         assert bits(fit(spec=spec, tasks=TASKS, resume=kept[step - 1])) == bits(undisturbed)
 
 
+def test_a_fit_with_dropout_resumed_after_any_step_gives_the_same_bits():
+    keys = {"network": "wrn10_1", "dropout": 0.3, "batch": 2, "epochs": EPOCHS}
+    spec = spec_of(TASKS, **keys)
+    state = torch.get_rng_state()
+    member, kept = checkpoints_of(spec, TASKS)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert bits(member) != bits(fit(spec=spec_of(TASKS, **keys | {"dropout": 0.0}), tasks=TASKS))
+    for before, after in pairwise(kept):
+        assert_same(next_checkpoint(spec, TASKS, through_bytes(before)), after)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_grey_fit_resumed_twice_gives_the_same_bits(precision):
     tasks = [toy_task("grey", train=21), toy_task("one", classes=1, train=7, seed=1)]

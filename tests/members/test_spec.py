@@ -37,6 +37,7 @@ CHANGED_RECIPES = {
     "flip": True,
     "precision": "bfloat16",
     "threads": 2,
+    "dropout": 0.5,
 }
 
 
@@ -84,3 +85,12 @@ def test_specs_are_values():
     assert {SPEC, replace(SPEC)} == {SPEC}
     with pytest.raises(AttributeError):
         SPEC.seed = 8
+
+
+def test_what_was_added_later_leaves_digests_alone():
+    spec = MemberSpec((TaskShare("a"),), RECIPE, seed=1)
+    assert "dropout" not in spec.to_dict()["recipe"]
+    dropping = replace(spec, recipe=replace(RECIPE, dropout=0.2))
+    assert dropping.digest != spec.digest
+    assert MemberSpec.from_dict(dropping.to_dict()) == dropping
+    assert MemberSpec.from_dict(spec.to_dict()) == spec

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.optim.sgd import sgd
 from torch.utils import deterministic
 
+from zoo_ray.keys import hash_bits
 from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
 from zoo_ray.members.member import (
@@ -93,7 +94,9 @@ def fit(
         network = _new_network(spec, tasks).to(device).to(memory_format=torch.channels_last)
         training = _Training(network)
         try:
-            _train(training, spec, tasks, resume=resume, tell=tell, save=save)
+            gpus = [network.closed.device] if network.closed.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=gpus, enabled=spec.recipe.dropout > 0):
+                _train(training, spec, tasks, resume=resume, tell=tell, save=save)
             epoch_losses = training.epoch_losses
             trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
             predictions = [
@@ -208,6 +211,7 @@ def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
             spec.recipe.network,
             image_shape=tasks[0].image_shape,
             classes=[len(task.classes) for task in tasks],
+            dropout=spec.recipe.dropout,
         )
 
 
@@ -385,6 +389,9 @@ def _train(
         first = training.step % steps
         batches = data.batches(spec, epoch=epoch, first=first)
         for done, (images, heads, targets) in enumerate(batches, start=first + 1):
+            if recipe.dropout:
+                # By counter, so that a fit that goes on from a checkpoint drops the same.
+                torch.manual_seed(hash_bits("dropout", spec.seed, training.step))
             lr = recipe.lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
             with _autocast(network, spec):
                 features = network.trunk(images)

@@ -27,6 +27,7 @@ class Recipe:
         flip: random horizontal flips.
         precision: of the trunk's arithmetic; parameters, heads and losses are float32 always.
         threads: torch threads (other numbers of threads give other bits).
+        dropout: share of a wide residual network's activations that are set to 0 in training.
     """
 
     network: str
@@ -38,6 +39,13 @@ class Recipe:
     flip: bool
     precision: Precision
     threads: int
+    dropout: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values. What was added later is left out at its default: a member keeps its
+        digest."""
+        values = dict(vars(self))
+        return values if self.dropout else {k: v for k, v in values.items() if k != "dropout"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ class MemberSpec:
         """Plain values, for JSON; `from_dict` is its inverse."""
         return {
             "tasks": [dict(vars(share)) for share in self.tasks],  # asdict copies deeply
-            "recipe": dict(vars(self.recipe)),
+            "recipe": self.recipe.to_dict(),
             "seed": self.seed,
             "fit_version": self.fit_version,
         }

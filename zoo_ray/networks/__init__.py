@@ -3,40 +3,69 @@
 Importing this package is cheap; building a network imports torch.
 """
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zoo_ray.networks.heads import MultiHead
 
-IMAGE_SIZES = {"small_conv": (28, 84)}
-"""Networks by name, with the least and the most height and width of their images, in pixels."""
+_SMALL_CONV = (28, 84)
+_WIDE_RESNET = (8, 1024)
 
 
 def check_image_shape(name: str, image_shape: tuple[int, int, int]) -> None:
     """Raise ValueError unless a network takes images of this height, width and channels."""
-    least, most = IMAGE_SIZES[name]
+    least, most = _SMALL_CONV if name == "small_conv" else _WIDE_RESNET
     height, width, _ = image_shape
     if not least <= min(height, width) <= max(height, width) <= most:
         raise ValueError(f"takes images of {least} to {most} pixels, not of {height} x {width}")
 
 
+def parse_wide_resnet(name: str) -> tuple[int, int]:
+    """Depth and width of a wide residual network by its name, as `wrn16_4`.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    found = re.fullmatch(r"wrn(\d{1,3})_(\d{1,2})", name)
+    if found is None:
+        raise ValueError("no such network; allowed are small_conv and wrn16_4 (any wrnDEPTH_WIDTH)")
+    depth, width = int(found[1]), int(found[2])
+    if depth < 10 or (depth - 4) % 6 or width == 0:
+        raise ValueError(
+            "a wide residual network has a depth of 10, 16, 22, 28 ... and a width of at least 1"
+        )
+    return depth, width
+
+
 def build_network(
-    name: str, *, image_shape: tuple[int, int, int], classes: Sequence[int]
+    name: str,
+    *,
+    image_shape: tuple[int, int, int],
+    classes: Sequence[int],
+    dropout: float = 0.0,
 ) -> "MultiHead":
     """A network with freshly drawn weights (from torch's global generator).
 
     Args:
-        name: of the trunk, a key of `IMAGE_SIZES`.
+        name: of the trunk: `small_conv`, or as `parse_wide_resnet` takes it.
         image_shape: height, width and channels of the images.
         classes: number of classes of each task.
+        dropout: of a wide residual network; the small one has none.
 
     Raises:
-        ValueError: the network does not take such images.
+        ValueError: there is no such network, or it does not take such images.
     """
     from zoo_ray.networks.heads import MultiHead
     from zoo_ray.networks.small_conv import SmallConv
+    from zoo_ray.networks.wide_resnet import WideResNet
 
     check_image_shape(name, image_shape)
-    trunk = SmallConv(image_shape)
+    trunk: SmallConv | WideResNet
+    if name == "small_conv":
+        trunk = SmallConv(image_shape)
+    else:
+        depth, width = parse_wide_resnet(name)
+        trunk = WideResNet(image_shape[2], depth=depth, width=width, dropout=dropout)
     return MultiHead(trunk=trunk, features=trunk.features, classes=classes)

@@ -28,7 +28,7 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
     images = round(samples.total) * plan.recipe.epochs
     about = "" if samples.exact else "about "
     workers, offer = plan.workers, plan.offer
-    configuration = plan.config.model_dump(mode="json") | {"recipe": asdict(plan.recipe)}
+    configuration = plan.config.model_dump(mode="json") | {"recipe": plan.recipe.to_dict()}
     text = Group(
         Text(yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=78)),
         task_table(
