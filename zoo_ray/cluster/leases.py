@@ -219,8 +219,10 @@ class Leases:
     def claim(self, worker: Worker, digest: str, *, now: float) -> None:
         """Hear from a worker that it is fitting a spec. A driver that has restarted learns so what
         it had leased: a spec that waits is then taken to be that worker's."""
-        self.join(worker, now=now)
         seat = self._seat(worker)
+        if seat is None:
+            self.join(worker, now=now)
+            seat = self._seat(worker)
         if seat is None:
             return
         seat.heard_at = now
