@@ -60,9 +60,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-ClassNumber = Annotated[int, Field(ge=0, strict=True)]
+ClassNumber = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
-_WARPED = {"rotated_mnist": ("rotate", 10), "permuted_mnist": ("permute", 1)}
+_WARPED = {"rotated_mnist": ("rotate", 10, 360), "permuted_mnist": ("permute", 1, 10**6)}
 
 
 class BenchmarkConfig(Section):
@@ -99,7 +99,7 @@ class BenchmarkConfig(Section):
         10 x + y."""
         if not isinstance(raw, dict) or raw.get("dataset") not in [*_WARPED]:
             return raw
-        key, step = _WARPED[raw["dataset"]]
+        key, step, turn = _WARPED[raw["dataset"]]
         if key in raw:
             raise ValueError(f"dataset = {raw['dataset']} says {key} itself; use mnist with {key}")
         tasks: Any = raw.get("tasks")
@@ -117,7 +117,7 @@ class BenchmarkConfig(Section):
         return raw | {
             "dataset": "mnist",
             "tasks": [[label % 10 for label in classes] for classes in tasks],
-            key: [classes[0] // 10 * step for classes in tasks],
+            key: [classes[0] // 10 * step % turn for classes in tasks],
         }
 
     @field_validator("tasks")
@@ -145,6 +145,19 @@ _ORIGINAL_KEYS = {"model": "network", "l2_reg": "l2"}
 _ORIGINAL_NETWORKS = {"conv": "small_conv"}
 
 
+def _renamed(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with the published code's keys as ours."""
+    renamed = dict(recipe)
+    for key, new in _ORIGINAL_KEYS.items():
+        if key in renamed:
+            if new in renamed:
+                raise ValueError(f"{key} and {new} are the same; give one")
+            value = renamed.pop(key)
+            is_name = key == "model" and isinstance(value, str)
+            renamed[new] = _ORIGINAL_NETWORKS.get(value, value) if is_name else value
+    return renamed
+
+
 class RecipeConfig(Section):
     """How a member is fitted."""
 
@@ -152,16 +165,7 @@ class RecipeConfig(Section):
     @classmethod
     def _as_the_original_names_them(cls, raw: Any) -> Any:
         """`model` and `l2_reg`, as in the published code's files."""
-        if not isinstance(raw, dict):
-            return raw
-        keys = {key: new for key, new in _ORIGINAL_KEYS.items() if key in raw}
-        for key, new in keys.items():
-            if new in raw:
-                raise ValueError(f"{key} and {new} are the same; give one")
-        renamed = {keys.get(key, key): value for key, value in raw.items()}
-        if "model" in keys and isinstance(raw["model"], str):
-            renamed["network"] = _ORIGINAL_NETWORKS.get(raw["model"], raw["model"])
-        return renamed
+        return _renamed(raw) if isinstance(raw, dict) else raw
 
     network: str = "small_conv"
     """`small_conv`, or a wide residual network as `wrn16_4` (depth 16, width 4)."""
@@ -318,6 +322,8 @@ def read_sections(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
     for section in ("benchmark", "recipe"):
         if isinstance(raw.get(section), str):
             raw[section] = read_mapping(folder / raw[section], named_by=f"{named_by}: {section}")
+            if section == "recipe" and raw[section].keys().isdisjoint(_ORIGINAL_KEYS.values()):
+                raw[section] = _renamed(raw[section])  # before what overrides a key of it
 
 
 def read_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:

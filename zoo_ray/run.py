@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
-from zoo_ray.members.spec import Precision
+from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress, Speculative
@@ -268,7 +268,7 @@ def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> 
     differing = [
         f"{section}.{key} (was {before.get(key)!r}, is {value!r})"
         for section, before, after in (
-            ("recipe", record.recipe, now.recipe),
+            ("recipe", RECIPE_DEFAULTS | record.recipe, RECIPE_DEFAULTS | now.recipe),
             ("zoo", record.zoo, now.zoo),
         )
         for key, value in after.items()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
@@ -379,8 +380,13 @@ def _record(
     # Another command may have begun a search of this name since we looked.
     there = store.record_search(name, now) if record is None else record
     differing = differences(there.search, config)
-    base, base_now = there.search["base"], now.search["base"]
-    differing += [f"base.{key}" for key in ("zoo", "recipe") if base[key] != base_now[key]]
+    path = f"{store.shown}/{search_folder(name)}/search.json"
+    base = validate_config(there.search["base"], source=path)
+    differing += [
+        f"base.{key}"
+        for key in ("zoo", "recipe")
+        if getattr(base, key) != getattr(config.base, key)
+    ]
     if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
         differing.append("base.benchmark (its tasks, or their images)")
     if differing:

@@ -145,6 +145,8 @@ def test_of_each_class_of_mini_imagenet_the_last_fifth_is_for_testing(data_dir):
         (lambda content: content.pop("class_dict"), "does not name 16 classes"),
         (lambda content: content["class_dict"].update(n00000064=[0, 1, 2, 3, 79]), "in the order"),
         (lambda content: content["class_dict"].update(n00000064=[]), "in the order"),
+        (lambda content: content["class_dict"].update(n00000064=[None]), "in the order"),
+        (lambda content: content["class_dict"].update(n00000064="x"), "in the order"),
     ],
 )
 def test_another_cache_is_refused(tmp_path, change, said):
@@ -154,6 +156,13 @@ def test_another_cache_is_refused(tmp_path, change, said):
     path.write_bytes(pickle.dumps(content, protocol=2))
     with pytest.raises(UserError, match=f"val.pkl: not a cache of miniImageNet .*{said}"):
         load("split_miniimagenet", tmp_path)
+
+
+def test_caches_that_do_not_go_together_are_refused(tmp_path):
+    whole, other = (write_mini_imagenet(tmp_path / n, per_class=int(n)) for n in ("5", "10"))
+    (whole / MINI_IMAGENET_FILES[0]).write_bytes((other / MINI_IMAGENET_FILES[0]).read_bytes())
+    with pytest.raises(UserError, match="not of the size of those in the other files"):
+        load("split_miniimagenet", tmp_path / "5")
 
 
 def test_a_missing_cache_is_asked_for(tmp_path):
@@ -189,6 +198,7 @@ def test_its_files_load_unchanged(tmp_path, data_dir):
     assert config.benchmark.rotate == [0, 20]
     assert (config.recipe.network, config.recipe.l2, config.recipe.lr) == ("small_conv", 1e-5, 0.01)
     assert load_stream(config.benchmark)[1].name == "0, 1, 2, 9 turned 20°"
+    assert read_config(tmp_path / "run.yaml", overrides=["recipe.l2=0.5"]).recipe.l2 == 0.5
     permuted = ROTATED.replace("rotated", "permuted")
     (tmp_path / "data.yaml").write_text(permuted)
     assert read_config(tmp_path / "run.yaml").benchmark.permute == [0, 2]

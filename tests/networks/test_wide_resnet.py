@@ -36,7 +36,21 @@ def test_dropout_is_for_training_alone():
     assert torch.equal(network.trunk(images), network.trunk(images))
 
 
-@pytest.mark.parametrize("name", ["wrn16", "wrn15_4", "wrn4_1", "wrn16_0", "vgg", "WRN16_4", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wrn16",
+        "wrn15_4",
+        "wrn4_1",
+        "wrn16_0",
+        "wrn016_4",
+        "wrn106_4",
+        "wrn16_21",
+        "vgg",
+        "WRN16_4",
+        "",
+    ],
+)
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match=r"no such network; allowed are|has a depth of 10, 16"):
         parse_wide_resnet(name)

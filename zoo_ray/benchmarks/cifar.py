@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.source import Source, Split
 from zoo_ray.benchmarks.unpickle import load_pickle
 from zoo_ray.errors import UserError
@@ -64,9 +65,16 @@ def read_cifar100(folder: Path) -> Source:
     """
     path = folder / "meta"
     names = _value(load_pickle(path), "fine_label_names")
-    if not (isinstance(names, list) and len(names) == 100):
+    if not (
+        isinstance(names, list)
+        and len(names) == 100
+        and all(isinstance(name, str | bytes) for name in names)
+    ):
         raise _not_a_batch(path, "its 'fine_label_names' is no list of 100 names")
-    texts = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in names]
+    texts = [
+        printable(name.decode(errors="replace") if isinstance(name, bytes) else name) or str(number)
+        for number, name in enumerate(names)
+    ]
     return read_cifar(
         folder,
         train=("train",),

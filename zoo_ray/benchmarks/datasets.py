@@ -137,17 +137,10 @@ def _cifar10(config: BenchmarkConfig) -> Source:
     )
 
 
-def _wanted(config: BenchmarkConfig) -> set[int] | None:
-    """The class numbers that tasks name; None where a name may be any of them."""
-    labels = {label for classes in config.tasks for label in classes}
-    numbers = {label for label in labels if isinstance(label, int)}
-    return numbers if len(numbers) == len(labels) else None
-
-
 def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
     return read_parquet(
         folder,
-        wanted=_wanted(config),
+        wanted={label for classes in config.tasks for label in classes},
         image_column=config.image_column,
         label_column=config.label_column,
     )

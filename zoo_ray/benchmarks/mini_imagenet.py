@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.source import Source, Split
 from zoo_ray.benchmarks.unpickle import load_pickle
 from zoo_ray.errors import UserError
@@ -23,12 +24,19 @@ def read_mini_imagenet(folder: Path) -> Source:
     Raises:
         UserError: a file is missing, unreadable, not what these files are, or not safe.
     """
-    images, names = [], []
-    for file, classes in zip(MINI_IMAGENET_FILES, _CLASSES, strict=True):
-        found, called = _read(folder / file, classes)
-        images.append(found)
-        names += called
-    every = np.concatenate(images)
+    found = [
+        _read(folder / file, classes)
+        for file, classes in zip(MINI_IMAGENET_FILES, _CLASSES, strict=True)
+    ]
+    shapes = {
+        (len(images) // classes, *images.shape[1:])
+        for (images, _), classes in zip(found, _CLASSES, strict=True)
+    }
+    if len(shapes) > 1:
+        why = "its classes or images are not of the size of those in the other files"
+        raise _not_a_cache(folder / MINI_IMAGENET_FILES[0], why)
+    names = [name for _, called in found for name in called]
+    every = np.concatenate([images for images, _ in found])
     per_class = len(every) // len(names)
     labels = np.repeat(np.arange(len(names)), per_class)
     is_train = np.tile(np.arange(per_class) < int(_TRAIN_SHARE * per_class), len(names))
@@ -64,17 +72,20 @@ def _read(path: Path, classes: int) -> tuple[Images, list[str]]:
     rows_of = _value(content, "class_dict")
     if not isinstance(rows_of, dict) or len(rows_of) != classes:
         raise _not_a_cache(path, f"its 'class_dict' does not name {classes} classes")
-    names = [""] * classes
-    for name, rows in rows_of.items():
-        where = np.asarray(rows)
-        number = int(where[0]) // per_class if where.ndim == 1 and len(where) else -1
-        begin = number * per_class
-        if not 0 <= number < classes or not np.array_equal(
-            np.sort(where), np.arange(begin, begin + per_class)
-        ):
+    names: list[str] = []
+    for number in range(classes):
+        rows = [*range(number * per_class, (number + 1) * per_class)]
+        called = [name for name, its in rows_of.items() if _as_list(its) == rows]
+        if len(called) != 1 or not isinstance(called[0], str | bytes):
             raise _not_a_cache(path, "its images are not in the order of their classes")
-        names[number] = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+        name = called[0].decode(errors="replace") if isinstance(called[0], bytes) else called[0]
+        names.append(printable(name) or str(number))
     return images, names
+
+
+def _as_list(rows: Any) -> list[Any] | None:
+    rows = rows.tolist() if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
+    return rows if isinstance(rows, list) else None
 
 
 def _value(content: Any, key: str) -> Any:

@@ -30,7 +30,7 @@ _BATCH = 1024
 
 
 def read_parquet(
-    folder: Path, *, wanted: set[int] | None, image_column: str | None, label_column: str | None
+    folder: Path, *, wanted: set[int | str], image_column: str | None, label_column: str | None
 ) -> Source:
     """Open `train-*.parquet` and `test-*.parquet` (or `train.parquet` ...), here or in `data/`.
 
@@ -40,7 +40,7 @@ def read_parquet(
 
     Args:
         folder: where the files lie.
-        wanted: the classes whose images may be asked for; None: all.
+        wanted: the classes whose images may be asked for, by number or name.
         image_column, label_column: the columns; found by their types if None.
 
     Raises:
@@ -55,7 +55,12 @@ def read_parquet(
     if names is None:
         names = numbered_classes(train_labels, test_labels)
 
-    numbers = [label for label in range(len(names)) if wanted is None or label in wanted]
+    shown = {printable(label) for label in wanted if isinstance(label, str)}
+    numbers = [
+        number
+        for number, name in enumerate(names)
+        if number in wanted or name in wanted or printable(name) in shown
+    ]
     train_images = _EncodedImages(train, np.flatnonzero(np.isin(train_labels, numbers)), folder)
     test_images = _EncodedImages(test, np.flatnonzero(np.isin(test_labels, numbers)), folder)
     return Source(

@@ -56,7 +56,9 @@ def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int
         if isinstance(label, int):
             found.append(label)
             continue
-        called = [number for number, name in enumerate(source.class_names) if name == label]
+        # A source names classes as they can be shown.
+        names = (label, printable(label))
+        called = [number for number, name in enumerate(source.class_names) if name in names]
         if len(called) != 1:
             some = printable(", ".join(source.class_names[:20]), limit=200)
             raise UserError(

@@ -38,6 +38,9 @@ MOMENTUM = 0.9
 # glibc gives the threads of a process, as a worker's is, at most 64 MiB without asking the system:
 # twice the batch would pass that, and predict 30% slower (small_conv, 32 pixels, float32).
 PREDICTION_BATCH = 128
+# A wide residual network keeps whole images in 64 channels and more: of larger ones than this,
+# fewer are predicted at once.
+_PIXELS_AT_ONCE = PREDICTION_BATCH * 84 * 84
 _PROGRESS_INTERVAL_S = 0.5
 _BATCHES_AT_ONCE = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -385,13 +388,20 @@ def _train(
     parameters: list[torch.Tensor] = list(network.parameters())
     momenta: list[torch.Tensor | None] = [*training.momenta]
     network.train()
+    # Not torch.manual_seed, which would seed every GPU.
+    device = network.closed.device
+    generator = (
+        torch.cuda.default_generators[device.index or 0]
+        if device.type == "cuda"
+        else torch.default_generator
+    )
     for epoch in range(training.step // steps, recipe.epochs):
         first = training.step % steps
         batches = data.batches(spec, epoch=epoch, first=first)
         for done, (images, heads, targets) in enumerate(batches, start=first + 1):
             if recipe.dropout:
                 # By counter, so that a fit that goes on from a checkpoint drops the same.
-                torch.manual_seed(hash_bits("dropout", spec.seed, training.step))
+                generator.manual_seed(hash_bits("dropout", spec.seed, training.step))
             lr = recipe.lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
             with _autocast(network, spec):
                 features = network.trunk(images)
@@ -435,11 +445,12 @@ def _predict_task(
     alive: Callable[[], None],
 ) -> Predictions:
     network.eval()
+    batch = _prediction_batch(spec.recipe.network, task)
     predictions: Predictions = {}
     for name, part in task.parts():
         rows = [np.zeros((0, len(task.classes)), dtype=np.float32)]
-        for start in range(0, len(part), PREDICTION_BATCH):
-            images = torch.from_numpy(part.images[start : start + PREDICTION_BATCH].copy())
+        for start in range(0, len(part), batch):
+            images = torch.from_numpy(part.images[start : start + batch].copy())
             with _autocast(network, spec):
                 images = normalise(images.to(network.closed.device), _dtype(spec))
                 features = network.trunk(images)
@@ -448,6 +459,13 @@ def _predict_task(
             alive()
         predictions[name] = np.concatenate(rows)
     return predictions
+
+
+def _prediction_batch(network: str, task: Task) -> int:
+    if network == "small_conv":
+        return PREDICTION_BATCH
+    height, width, _ = task.image_shape
+    return max(1, min(PREDICTION_BATCH, _PIXELS_AT_ONCE // (height * width)))
 
 
 def _dtype(spec: MemberSpec) -> torch.dtype:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -42,10 +42,19 @@ class Recipe:
     dropout: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values. What was added later is left out at its default: a member keeps its
-        digest."""
-        values = dict(vars(self))
-        return values if self.dropout else {k: v for k, v in values.items() if k != "dropout"}
+        """Plain values. What was added later is left out at its default: members keep their
+        digests."""
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in RECIPE_DEFAULTS or value != RECIPE_DEFAULTS[key]
+        }
+
+
+RECIPE_DEFAULTS = {
+    field.name: field.default for field in fields(Recipe) if field.default != MISSING
+}
+"""Of the keys of a recipe that were added later."""
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,13 @@ def parse_wide_resnet(name: str) -> tuple[int, int]:
     Raises:
         ValueError: it is no such name.
     """
-    found = re.fullmatch(r"wrn(\d{1,3})_(\d{1,2})", name)
+    found = re.fullmatch(r"wrn([1-9][0-9]{0,2})_([1-9][0-9]?)", name)
     if found is None:
         raise ValueError("no such network; allowed are small_conv and wrn16_4 (any wrnDEPTH_WIDTH)")
     depth, width = int(found[1]), int(found[2])
-    if depth < 10 or (depth - 4) % 6 or width == 0:
+    if not 10 <= depth <= 100 or (depth - 4) % 6 or width > 20:
         raise ValueError(
-            "a wide residual network has a depth of 10, 16, 22, 28 ... and a width of at least 1"
+            "a wide residual network has a depth of 10, 16, 22 ... 100 and a width of 1 to 20"
         )
     return depth, width
 
