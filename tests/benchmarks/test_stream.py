@@ -139,7 +139,7 @@ def test_the_smallest_class_that_can_be_split(tmp_path: Path) -> None:
         load_stream(BenchmarkConfig(dataset=dataset, tasks=[[0], [1]], validation=0.01))
 
 
-@pytest.mark.parametrize("label", [10, 10**30])
+@pytest.mark.parametrize("label", [10, 10**6])
 def test_an_unknown_class(label: int) -> None:
     with pytest.raises(
         UserError, match=f"benchmark.tasks: task 2 names class {label}, but digits .* 0 to 9"
