@@ -29,10 +29,10 @@ class Plan:
     workers: WorkerPlan
     offer: Offer
 
-    def growth(self) -> Growth:
+    def growth(self, *, score_test: bool = True) -> Growth:
         """The zoo, without members."""
         labels = [task.without_images() for task in self.tasks]
-        return Growth(tasks=labels, rules=self.rules, recipe=self.recipe)
+        return Growth(tasks=labels, rules=self.rules, recipe=self.recipe, score_test=score_test)
 
     def vary(self, config: RunConfig) -> "Plan":
         """The plan of a run with the same data and workers, and another zoo or recipe.

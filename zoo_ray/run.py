@@ -4,7 +4,7 @@ import contextlib
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name, run_folder
+from zoo_ray.task import Task
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics, metrics
 
@@ -230,20 +231,29 @@ def _grow(
 # ---- the record of a run
 
 
-def _run_record(plan: Plan) -> RunRecord:
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide what a run gives."""
     packages = ("torch", "ray", "numpy", "pyarrow")
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def task_records(tasks: Sequence[Task]) -> list[TaskRecord]:
+    """A stream, as records name it."""
+    return [
+        TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest) for task in tasks
+    ]
+
+
+def _run_record(plan: Plan) -> RunRecord:
     return RunRecord(
         config=plan.config.model_dump(mode="json"),
         recipe=plan.recipe.to_dict(),
         zoo=plan.config.zoo.model_dump(mode="json"),
-        tasks=[
-            TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)
-            for task in plan.tasks
-        ],
-        versions={
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
+        tasks=task_records(plan.tasks),
+        versions=versions(),
     )
 
 

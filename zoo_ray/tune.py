@@ -1,12 +1,10 @@
 """A search: from its configuration to trials, the best of them, and their record in the store."""
 
 import contextlib
-import platform
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import Tally, fold, not_shared, replay
-from zoo_ray.run import recorded_precision
+from zoo_ray.run import recorded_precision, task_records, versions
+from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
 from zoo_ray.search.config import SearchConfig, differences
 from zoo_ray.search.results import Findings, Row, findings, importance
 from zoo_ray.search.space import Values
@@ -28,7 +27,6 @@ from zoo_ray.store import (
     SearchRecord,
     Store,
     StoredPredictions,
-    TaskRecord,
     check_name,
     search_folder,
 )
@@ -37,7 +35,6 @@ from zoo_ray.zoo.metrics import metrics
 from zoo_ray.zoo.schedule import settled_episodes
 
 _FEW_TRIALS = 4
-_M = "zoo.members_per_episode"
 
 
 @dataclass(frozen=True)
@@ -284,7 +281,7 @@ def _zoos(
 def _row(trial: Trial, config: SearchConfig) -> Row:
     return Row(
         trial=trial.number + 1,
-        members_per_episode=_members_per_episode(trial.values, config),
+        members_per_episode=config.members_per_episode(trial.values),
         prefix=False,
         values=trial.values,
         status=trial.status,
@@ -297,10 +294,6 @@ def _row(trial: Trial, config: SearchConfig) -> Row:
         accuracy=trial.score("validation_average_accuracy"),
         digests=trial.digests,
     )
-
-
-def _members_per_episode(values: Values, config: SearchConfig) -> int:
-    return int(values.get(_M, config.base.zoo.members_per_episode))
 
 
 def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store) -> list[Row]:
@@ -335,12 +328,7 @@ def _prefix(
     trial = Trial(row.trial - 1, values, status="complete")
     reports = []
     for smaller in _plans(values, config, plan):
-        zoo = Growth(
-            tasks=[task.without_images() for task in plan.tasks],
-            rules=smaller.rules,
-            recipe=smaller.recipe,
-            score_test=False,
-        )
+        zoo = smaller.growth(score_test=False)
         while not zoo.finished:
             for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
                 stored = read.get(digest) or store.read_predictions(digest)
@@ -353,8 +341,7 @@ def _prefix(
         ours: frozenset[str] = frozenset()
         reports.append([zoo_report(zoo, episode=e, epochs=epochs, ours=ours) for e in episodes])
     trial.reports = list(zip(*reports, strict=True))
-    smaller_row = _row(trial, config)
-    return Row(**{**vars(smaller_row), "prefix": True})
+    return replace(_row(trial, config), prefix=True)
 
 
 # ---- the record of a search
@@ -363,19 +350,12 @@ def _prefix(
 def _record(
     store: Store, config: SearchConfig, plan: Plan, record: SearchRecord | None, *, name: str
 ) -> None:
-    packages = ("torch", "ray", "numpy", "pyarrow")
     now = SearchRecord(
         search=config.model_dump(mode="json"),
         samples=config.trials,
         recipe=plan.recipe.to_dict(),
-        tasks=[
-            TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest)
-            for task in plan.tasks
-        ],
-        versions={
-            "python": platform.python_version(),
-            **{package: version(package) for package in packages},
-        },
+        tasks=task_records(plan.tasks),
+        versions=versions(),
     )
     # Another command may have begun a search of this name since we looked.
     there = store.record_search(name, now) if record is None else record
@@ -450,15 +430,14 @@ def _write_results(
     if found is None:
         return [f"{store.shown}/{folder}/trials.parquet"]
     best = found.best
+    best_plan = _plans(best.values, config, plan)[0]
     written = []
     for file, validation, comment in (
         ("best.yaml", None, "its members are in the store: train reads them"),
         ("final.yaml", 0.0, "fitted on all training samples, the validation part among them"),
     ):
-        run = config.run_config(best.values, seed=config.all_seeds[0]).model_dump(mode="json")
-        run["recipe"]["precision"] = plan.vary(
-            config.run_config(best.values, seed=config.all_seeds[0])
-        ).recipe.precision
+        run = best_plan.config.model_dump(mode="json")
+        run["recipe"]["precision"] = best_plan.recipe.precision
         if validation is not None:
             run["benchmark"]["validation"] = validation
         text = f"# The best of search {name} (trial {best.trial}); {comment}.\n"

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.source import Source, Split
-from zoo_ray.benchmarks.unpickle import load_pickle
+from zoo_ray.benchmarks.unpickle import load_pickle, text, value
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
@@ -64,23 +62,19 @@ def read_cifar100(folder: Path) -> Source:
         UserError: as `read_cifar`.
     """
     path = folder / "meta"
-    names = _value(load_pickle(path), "fine_label_names")
+    names = value(load_pickle(path), "fine_label_names")
     if not (
         isinstance(names, list)
         and len(names) == 100
         and all(isinstance(name, str | bytes) for name in names)
     ):
         raise _not_a_batch(path, "its 'fine_label_names' is no list of 100 names")
-    texts = [
-        printable(name.decode(errors="replace") if isinstance(name, bytes) else name) or str(number)
-        for number, name in enumerate(names)
-    ]
     return read_cifar(
         folder,
         train=("train",),
         test=("test",),
         label_key="fine_labels",
-        class_names=tuple(texts),
+        class_names=tuple(text(name, instead=number) for number, name in enumerate(names)),
     )
 
 
@@ -94,7 +88,7 @@ def _read_split(paths: Sequence[Path], label_key: str, classes: int) -> Split:
 
 def _read_batch(path: Path, label_key: str, classes: int) -> tuple[Images, Labels]:
     batch = load_pickle(path)
-    images, labels = _value(batch, "data"), _value(batch, label_key)
+    images, labels = value(batch, "data"), value(batch, label_key)
     pixels = int(np.prod(_SHAPE))
     if not (
         isinstance(images, np.ndarray)
@@ -112,13 +106,6 @@ def _read_batch(path: Path, label_key: str, classes: int) -> tuple[Images, Label
         raise _not_a_batch(path, f"label {wrong[0]} is not among 0 to {classes - 1}")
     planes = np.asarray(images).reshape(-1, *_SHAPE)
     return planes.transpose(0, 2, 3, 1), np.array(labels, dtype=np.int64)
-
-
-def _value(batch: Any, key: str) -> Any:
-    """A batch's value; keys are bytes where Python 2 wrote the batch."""
-    if not isinstance(batch, dict):
-        return None
-    return batch.get(key.encode(), batch.get(key))
 
 
 def _not_a_batch(path: Path, why: str) -> UserError:

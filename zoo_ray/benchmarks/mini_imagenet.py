@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.source import Source, Split
-from zoo_ray.benchmarks.unpickle import load_pickle
+from zoo_ray.benchmarks.unpickle import load_pickle, text, value
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images
 
@@ -57,7 +56,7 @@ def _split(images: Images, labels: Any, chosen: Any) -> Split:
 
 def _read(path: Path, classes: int) -> tuple[Images, list[str]]:
     content = load_pickle(path)
-    images = _value(content, "image_data")
+    images = value(content, "image_data")
     if not (
         isinstance(images, np.ndarray)
         and images.dtype == np.uint8
@@ -69,7 +68,7 @@ def _read(path: Path, classes: int) -> tuple[Images, list[str]]:
     if len(images) % classes:
         raise _not_a_cache(path, f"{len(images)} images are not {classes} classes of equal size")
     per_class = len(images) // classes
-    rows_of = _value(content, "class_dict")
+    rows_of = value(content, "class_dict")
     if not isinstance(rows_of, dict) or len(rows_of) != classes:
         raise _not_a_cache(path, f"its 'class_dict' does not name {classes} classes")
     names: list[str] = []
@@ -78,19 +77,13 @@ def _read(path: Path, classes: int) -> tuple[Images, list[str]]:
         called = [name for name, its in rows_of.items() if _as_list(its) == rows]
         if len(called) != 1 or not isinstance(called[0], str | bytes):
             raise _not_a_cache(path, "its images are not in the order of their classes")
-        name = called[0].decode(errors="replace") if isinstance(called[0], bytes) else called[0]
-        names.append(printable(name) or str(number))
+        names.append(text(called[0], instead=number))
     return images, names
 
 
 def _as_list(rows: Any) -> list[Any] | None:
     rows = rows.tolist() if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     return rows if isinstance(rows, list) else None
-
-
-def _value(content: Any, key: str) -> Any:
-    """A value; keys are bytes where Python 2 wrote the file."""
-    return content.get(key.encode(), content.get(key)) if isinstance(content, dict) else None
 
 
 def _not_a_cache(path: Path, why: str) -> UserError:

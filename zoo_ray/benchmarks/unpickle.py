@@ -43,6 +43,18 @@ def load_pickle(path: Path) -> Any:
         ) from None
 
 
+def value(content: Any, key: str) -> Any:
+    """What a pickled dict holds under a key, which is bytes where Python 2 wrote it; None if it
+    holds nothing there, or is no dict."""
+    return content.get(key.encode(), content.get(key)) if isinstance(content, dict) else None
+
+
+def text(name: str | bytes, *, instead: int) -> str:
+    """A pickled name as it can be shown; the number instead of one of which nothing is left."""
+    decoded = name.decode(errors="replace") if isinstance(name, bytes) else name
+    return printable(decoded) or str(instead)
+
+
 def _check_memo(content: bytes) -> None:
     """Refuse a pickle whose memo would not fit: C's unpickler allocates up to the highest slot."""
     for opcode, argument, _ in pickletools.genops(content):

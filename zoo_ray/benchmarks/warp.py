@@ -7,7 +7,7 @@ from zoo_ray.task import Images, Labels
 
 # Keys the generator of label noise. Another number is another benchmark.
 _NOISE_KEY = 0x6E6F697365
-# What an image in bounds takes of memory while it is rotated, times some.
+# Images that are turned at a time: all of their pixels are copied once more meanwhile.
 _AT_ONCE = 4096
 
 

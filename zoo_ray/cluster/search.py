@@ -88,9 +88,7 @@ class SearchDriver(Driver):
         if self._over() or trial in self._problems or not growths:
             return self._error or self._problems.get(trial) or "the search has ended"
         return tuple(
-            zoo_report(
-                growth, episode=episode, epochs=zoo.recipe.epochs, ours=frozenset(self._ours)
-            )
+            zoo_report(growth, episode=episode, epochs=zoo.recipe.epochs, ours=self._ours)
             for growth, zoo in zip(growths, zoos, strict=True)
         )
 

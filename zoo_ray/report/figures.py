@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from zoo_ray.search.results import Findings, Row
+from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
 
 _INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
@@ -199,11 +200,6 @@ def _png(figure: Figure) -> bytes:
     figure.savefig(png, format="png", dpi=150)
     plt.close(figure)
     return png.getvalue()
-
-
-def value_text(value: object) -> str:
-    """A value of a configuration, for people."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _label_ends(

@@ -6,7 +6,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from zoo_ray.search.config import MEMBERS_PER_EPISODE
 from zoo_ray.search.results import Findings, Row
+from zoo_ray.search.space import value_text
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import metrics
 
@@ -81,10 +83,9 @@ def search_table(
 
 
 def _value(row: Row, key: str) -> str:
-    if key == "zoo.members_per_episode":
+    if key == MEMBERS_PER_EPISODE:
         return str(row.members_per_episode)
-    value = row.values[key]
-    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+    return escape(value_text(row.values[key]))
 
 
 def _remark(row: Row, found: Findings | None) -> str:

@@ -35,6 +35,7 @@ MOST_TRIALS = 10_000
 """More than Ray's Tune bears in one search."""
 
 Whole = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31)]
+MEMBERS_PER_EPISODE = "zoo.members_per_episode"
 _SEARCHED = ("zoo", "recipe")
 _OF_PAST_TASKS = ("validation_backward_transfer", "validation_forgetting")
 
@@ -232,8 +233,12 @@ class SearchConfig(Section):
 
     def members(self, values: Values) -> int:
         """How many members a trial asks for."""
-        each = values.get("zoo.members_per_episode", self.base.zoo.members_per_episode)
-        return len(self.base.benchmark.tasks) * int(each) * len(self.all_seeds)
+        each = self.members_per_episode(values)
+        return len(self.base.benchmark.tasks) * each * len(self.all_seeds)
+
+    def members_per_episode(self, values: Values) -> int:
+        """Of a trial's zoos."""
+        return int(values.get(MEMBERS_PER_EPISODE, self.base.zoo.members_per_episode))
 
     @property
     def least_members(self) -> int:
@@ -246,7 +251,7 @@ class SearchConfig(Section):
         return max(self._all_members())
 
     def _all_members(self) -> list[int]:
-        key = "zoo.members_per_episode"
+        key = MEMBERS_PER_EPISODE
         values = ends(self.space[key].dimension) if key in self.space else []
         return [self.members({key: value}) for value in values] or [self.members({})]
 

@@ -27,6 +27,11 @@ class Dimension(NamedTuple):
     values: tuple[Any, ...]
 
 
+def value_text(value: Any) -> str:
+    """A value as tables and figures show it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def ends(dimension: Dimension) -> list[Any]:
     """Values that are allowed if all are: each choice, the least and the most."""
     if dimension.kind == "randint":

@@ -1,7 +1,7 @@
 """A search under way: which trials there are, what each has reported, which come next."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -40,7 +40,7 @@ EpisodeReport = Sequence[ZooReport]
 """What a trial reports of an episode, for each of its seeds."""
 
 
-def zoo_report(growth: Growth, *, episode: int, epochs: int, ours: frozenset[str]) -> ZooReport:
+def zoo_report(growth: Growth, *, episode: int, epochs: int, ours: Set[str]) -> ZooReport:
     """What a zoo was after an episode.
 
     Args:
@@ -55,7 +55,7 @@ def zoo_report(growth: Growth, *, episode: int, epochs: int, ours: frozenset[str
         scores=metrics(growth.accuracy("validation")[:episode, :episode])._asdict(),
         digests=digests,
         images=epochs * sum(growth.samples(member) for member in members),
-        fitted=ours & set(digests),
+        fitted=frozenset(digest for digest in digests if digest in ours),
     )
 
 

@@ -281,25 +281,25 @@ class Store:
 
     def create_run(self, name: str, record: RunRecord) -> RunRecord:
         """Write a run's `run.json` unless there is one; returns the one there is then."""
-        return self._update_run(name, record, lambda _: False)
+        return self._update(f"{run_folder(name)}/run.json", record, lambda _: False)
 
     def lengthen_run(self, name: str, record: RunRecord) -> RunRecord:
         """Write a run's `run.json` unless there is one with as many tasks; returns what is there
         then. A run's record never gets shorter."""
-        return self._update_run(name, record, lambda old: len(old.tasks) < len(record.tasks))
-
-    def _update_run(
-        self, name: str, record: RunRecord, is_older: Callable[[RunRecord], bool]
-    ) -> RunRecord:
         path = f"{run_folder(name)}/run.json"
+        return self._update(path, record, lambda old: len(old.tasks) < len(record.tasks))
+
+    def _update(self, path: str, record: R, is_older: Callable[[R], bool]) -> R:
+        """Write a record unless there is one that is not older; returns the one there is then."""
+        kind = type(record)
 
         def change(document: bytes | None) -> bytes | None:
-            if document is None or is_older(self._parse(RunRecord, path, document)):
+            if document is None or is_older(self._parse(kind, path, document)):
                 return to_json(record.model_dump())
             return None
 
         document = self.files.update(path, change)
-        return record if document is None else self._parse(RunRecord, path, document)
+        return record if document is None else self._parse(kind, path, document)
 
     def _parse(self, kind: type[R], path: str, document: bytes) -> R:
         try:
@@ -377,16 +377,7 @@ class Store:
         """Write a search's `search.json` unless there is one of as many samples; returns the one
         there is then."""
         path = f"{search_folder(name)}/search.json"
-
-        def change(document: bytes | None) -> bytes | None:
-            if document is None or (
-                self._parse(SearchRecord, path, document).samples < record.samples
-            ):
-                return to_json(record.model_dump())
-            return None
-
-        document = self.files.update(path, change)
-        return record if document is None else self._parse(SearchRecord, path, document)
+        return self._update(path, record, lambda old: old.samples < record.samples)
 
     def write_trials(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Write a search's table of trials, a row each; `digests` names its members."""
