@@ -22,6 +22,7 @@ from pydantic import (
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.networks import parse_wide_resnet
+from zoo_ray.rules import Mode, Rules
 
 Auto = Literal["auto"]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
@@ -200,15 +201,62 @@ class RecipeConfig(Section):
         return self
 
 
+_ARRIVING: tuple[Mode, ...] = ("continual", "uniform", "isolated")
+_MODES_OF: dict[str, tuple[Mode, ...]] = {
+    "replay": _ARRIVING,
+    "rounds": ("multitask",),
+    "warm_start": ("multitask",),
+    "closing_rounds": _ARRIVING,
+}
+
+
 class ZooConfig(Section):
     """How the zoo grows."""
 
-    mode: Literal["continual", "isolated", "uniform"] = "continual"
+    mode: Mode = "continual"
     """`continual`: past tasks drawn by boosting weights; `uniform`: with all weights 1;
-    `isolated`: none (tasks_per_member 1)."""
+    `isolated`: none (tasks_per_member 1). All tasks there from the start: `multitask`: rounds of
+    members, tasks drawn by boosting weights; `multihead`: a member on all tasks."""
     tasks_per_member: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
     members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
+    """Or per round, or in all of `multihead`."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    replay: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    """Share of a past task's samples that a new member may see."""
+    rounds: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    """Of `multitask`; null: as many as tasks."""
+    warm_start: Annotated[bool, Field(strict=True)] = False
+    """Whether `multitask` begins with a member on all tasks."""
+    closing_rounds: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
+    """Rounds of members after the stream, on the tasks that have the fewest."""
+    sharpness: Annotated[Number, Field(ge=0, le=100)] = 1.0
+    """How much losses matter to the boosting weights; 1: as in the paper."""
+    count_penalty: Annotated[Number, Field(ge=0, le=100)] = 0.0
+    """A task's weight is divided by its number of members to this power; 0: as in the paper."""
+
+    @model_validator(mode="after")
+    def _goes_with_the_mode(self) -> "ZooConfig":
+        for key, default in self._out_of_place(self.mode).items():
+            if getattr(self, key) != default:
+                modes = ", ".join(_MODES_OF[key])
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} goes with mode: {modes}; leave it out for "
+                    f"{self.mode}"
+                )
+        return self
+
+    @classmethod
+    def _out_of_place(cls, mode: Mode) -> dict[str, Any]:
+        """The keys that have no meaning in a mode, at their defaults."""
+        return {
+            key: cls.model_fields[key].default
+            for key, modes in _MODES_OF.items()
+            if mode not in modes
+        }
+
+    def in_mode(self, mode: Mode) -> "ZooConfig":
+        """The same in another mode, without the keys that have no meaning there."""
+        return self.model_copy(update={"mode": mode, **self._out_of_place(mode)})
 
 
 class WorkersConfig(Section):
@@ -251,6 +299,13 @@ class RunConfig(Section):
     def _is_an_address(cls, store: str) -> str:
         parse_address(store)  # an error of its own, which does not repeat the value
         return store
+
+    @property
+    def rules(self) -> Rules:
+        """Which members the zoo has."""
+        tasks = len(self.benchmark.tasks)
+        rounds = (self.zoo.rounds or tasks) if self.zoo.mode == "multitask" else 0
+        return Rules(tasks=tasks, **self.zoo.model_dump() | {"rounds": rounds})
 
 
 def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig:

@@ -11,9 +11,9 @@ from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
 from zoo_ray.networks import check_image_shape
 from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.rules import Rules
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.schedule import Rules
 
 _QUICK_S = 0.5
 
@@ -47,7 +47,7 @@ class Plan:
         recipe = _resolve_recipe(
             config, channels=shape[2], precision=precision, workers=self.workers
         )
-        return replace(self, config=config, rules=_rules(config), recipe=recipe)
+        return replace(self, config=config, rules=config.rules, recipe=recipe)
 
 
 def plan_run(
@@ -72,7 +72,7 @@ def plan_run(
         UserError: the data, the workers or the network do not allow it.
     """
     offer = offer or this_machine()
-    rules = _rules(config)
+    rules = config.rules
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
         config.workers,
@@ -92,17 +92,6 @@ def plan_run(
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
-    )
-
-
-def _rules(config: RunConfig) -> Rules:
-    zoo = config.zoo
-    return Rules(
-        tasks=len(config.benchmark.tasks),
-        mode=zoo.mode,
-        tasks_per_member=zoo.tasks_per_member,
-        members_per_episode=zoo.members_per_episode,
-        seed=zoo.seed,
     )
 
 
