@@ -1,13 +1,14 @@
 """Encoded images (JPEG, PNG ...) -> one array. Pillow decodes, in as many threads as CPUs."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
@@ -42,12 +43,21 @@ def common_mode(encoded: Iterable[bytes], *, where: Where) -> Mode:
     return "L"
 
 
-def decode(encoded: Sequence[bytes], *, mode: Mode, where: Where) -> Images:
-    """Decode images of one size.
+def decode(
+    count: int,
+    *,
+    read: Callable[[int], bytes],
+    mode: Mode,
+    size: tuple[int, int] | None,
+    where: Where,
+) -> Images:
+    """Decode images of one size, or scale them to one.
 
     Args:
-        encoded: one file's bytes per image, at least one.
+        count: number of images, at least one.
+        read: the bytes of the file of the image at a position; called in threads.
         mode: `L` gives 1 channel and refuses colour images; `RGB` gives 3.
+        size: height and width as `fit` makes them; None: those of the first image.
         where: names an image in errors.
 
     Returns:
@@ -56,40 +66,91 @@ def decode(encoded: Sequence[bytes], *, mode: Mode, where: Where) -> Images:
     Raises:
         UserError: an image cannot be decoded, or differs from the first in size.
     """
-    with _opened(encoded[0], 0, where) as first:
-        width, height = first.size
-    shape = (len(encoded), height, width, len(mode))
+    if size is None:
+        with _opened(read(0), 0, where) as first:
+            width, height = first.size
+    else:
+        height, width = size
     try:
-        images = np.empty(shape, dtype=np.uint8)
+        images = np.empty((count, height, width, len(mode)), dtype=np.uint8)
     except (MemoryError, ValueError):
         raise UserError(
-            f"{where(0)}: {len(encoded)} images of {width}x{height} pixels do not fit in memory; "
-            "make them smaller, or choose fewer classes"
+            f"{where(0)}: {count} images of {width}x{height} pixels do not fit in memory; make "
+            "them smaller (benchmark.image_size), or choose fewer classes"
         ) from None
-    flat = images.reshape(len(encoded), -1)
+    flat = images.reshape(count, -1)
 
-    def decode_chunk(start: int) -> None:
-        for position in range(start, min(start + _CHUNK, len(encoded))):
-            with _opened(encoded[position], position, where) as image:
-                if image.size != (width, height):
-                    raise UserError(
-                        f"{where(position)}: an image of {image.width}x{image.height} pixels "
-                        f"among images of {width}x{height}; bring all images to one size"
-                    )
-                if mode == "L" and image.mode not in _GREY:
-                    raise UserError(
-                        f"{where(position)}: a colour image ({image.mode}), while all training "
-                        "images are grey; make all of them grey or colour"
-                    )
-                pixels = image if image.mode == mode else image.convert(mode)
-                flat[position] = np.frombuffer(pixels.tobytes(), dtype=np.uint8)
+    def decode_one(position: int) -> None:
+        with _opened(read(position), position, where) as image:
+            if size is None and image.size != (width, height):
+                raise UserError(
+                    f"{where(position)}: an image of {image.width}x{image.height} pixels among "
+                    f"images of {width}x{height}; bring all images to one size, as "
+                    "benchmark.image_size does"
+                )
+            if mode == "L" and image.mode not in _GREY:
+                raise UserError(
+                    f"{where(position)}: a colour image ({image.mode}), while all training "
+                    "images are grey; make all of them grey or colour"
+                )
+            pixels = image if image.mode == mode else image.convert(mode)
+            flat[position] = _pixels(_fitted(pixels, width, height))
 
-    # Pillow lets go of the interpreter while it decodes. map() raises the first chunk's error
-    # first, so that the same file always gives the same message.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode_chunk, range(0, len(encoded), _CHUNK)):
-            pass
+    _for_each(count, decode_one)
     return images
+
+
+def fit(images: Images, *, size: tuple[int, int]) -> Images:
+    """Images scaled to cover a size, and cut to it at their centre.
+
+    Bilinear over all pixels that a new one covers, as `torchvision.transforms.Resize` does by
+    default: unlike bicubic it gives no value brighter or darker than those around it.
+
+    Args:
+        images: uint8, shape (samples, height, width, channels).
+        size: height and width.
+    """
+    if images.shape[1:3] == size:
+        return images
+    from PIL import Image
+
+    height, width = size
+    fitted = np.empty((len(images), *size, images.shape[3]), dtype=np.uint8)
+    flat = fitted.reshape(len(images), -1)
+
+    def fit_one(position: int) -> None:
+        pixels = images[position]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        flat[position] = _pixels(_fitted(image, width, height))
+
+    _for_each(len(images), fit_one)
+    return fitted
+
+
+def _fitted(image: "Image.Image", width: int, height: int) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+
+
+def _pixels(image: "Image.Image") -> npt.NDArray[np.uint8]:
+    return np.frombuffer(image.tobytes(), dtype=np.uint8)
+
+
+def _for_each(count: int, work: Callable[[int], None]) -> None:
+    """Do the work of each position, in threads: Pillow lets go of the interpreter meanwhile."""
+
+    def chunk(start: int) -> None:
+        for position in range(start, min(start + _CHUNK, count)):
+            work(position)
+
+    # map() raises the first chunk's error first, so that the same file always gives the same
+    # message.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(chunk, range(0, count, _CHUNK)):
+            pass
 
 
 @contextmanager
@@ -112,5 +173,5 @@ def _opened(content: bytes, position: int, where: Where) -> "Iterator[Image.Imag
         why = "no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UserError(
             f"{where(position)}: the image cannot be decoded ({printable(why, limit=120)}); fetch "
-            "the file again, or remove the row"
+            "it again, or take it out of the data set"
         ) from None
