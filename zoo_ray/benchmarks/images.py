@@ -8,7 +8,6 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
@@ -78,7 +77,6 @@ def decode(
             f"{where(0)}: {count} images of {width}x{height} pixels do not fit in memory; make "
             "them smaller (benchmark.image_size), or choose fewer classes"
         ) from None
-    flat = images.reshape(count, -1)
 
     def decode_one(position: int) -> None:
         with _opened(read(position), position, where) as image:
@@ -94,7 +92,7 @@ def decode(
                     "images are grey; make all of them grey or colour"
                 )
             pixels = image if image.mode == mode else image.convert(mode)
-            flat[position] = _pixels(_fitted(pixels, width, height))
+            images[position] = _pixels(_fitted(pixels, width, height))
 
     _for_each(count, decode_one)
     return images
@@ -116,12 +114,11 @@ def fit(images: Images, *, size: tuple[int, int]) -> Images:
 
     height, width = size
     fitted = np.empty((len(images), *size, images.shape[3]), dtype=np.uint8)
-    flat = fitted.reshape(len(images), -1)
 
     def fit_one(position: int) -> None:
         pixels = images[position]
         image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        flat[position] = _pixels(_fitted(image, width, height))
+        fitted[position] = _pixels(_fitted(image, width, height))
 
     _for_each(len(images), fit_one)
     return fitted
@@ -135,8 +132,8 @@ def _fitted(image: "Image.Image", width: int, height: int) -> "Image.Image":
     return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
 
 
-def _pixels(image: "Image.Image") -> npt.NDArray[np.uint8]:
-    return np.frombuffer(image.tobytes(), dtype=np.uint8)
+def _pixels(image: "Image.Image") -> Images:
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(image.height, image.width, -1)
 
 
 def _for_each(count: int, work: Callable[[int], None]) -> None:
