@@ -194,6 +194,9 @@ def test_files_of_other_kinds(tmp_path: Path) -> None:
         archive.writestr("images", b"x")
         archive.writestr("labels", b"y")
     refused(path, "train images: an array of ")
+    no_text = np.frombuffer(b"\xff" * 12, dtype="<U1")
+    np.savez(path, images=IMAGES, labels=LABELS, class_names=no_text)
+    refused(path, r"not a readable .npz file \(invalid maximum character")
     header = io.BytesIO()
     shape = {"descr": "|u1", "fortran_order": False, "shape": (10**15, 3, 3)}
     np.lib.format.write_array_header_1_0(header, shape)

@@ -69,30 +69,32 @@ def read_npz(path: Path) -> Source:
     Raises:
         UserError: the file is no .npz or damaged, or its arrays are not what `arrays_source` takes.
     """
+    where = printable(str(path), limit=400)
     try:
-        if not is_zipfile(path):
-            raise ValueError("no archive of arrays")
+        with path.open("rb") as file:
+            if not is_zipfile(file):
+                raise ValueError("no archive of arrays")
         with np.load(path, allow_pickle=False) as content:
-            names = next((names for names in _NAMES if {*names} <= {*content.files}), None)
+            names = next((names for names in _NAMES if {*names} <= content.keys()), None)
             if names is None:
                 raise UserError(
-                    f"{path}: its arrays are {_listed(content.files)}; expected are "
+                    f"{where}: its arrays are {_listed(content)}; expected are "
                     f"{', or '.join(map(_listed, _NAMES))}; save them so, by numpy.savez"
                 )
             arrays = [content[name] for name in names]
-            class_names = content["class_names"] if "class_names" in content.files else None
+            class_names = content["class_names"].tolist() if "class_names" in content else None
     except UserError:
         raise
     except Exception as error:  # a damaged archive can make its readers raise anything
         why = printable(str(error) or type(error).__name__, limit=160)
         raise UserError(
-            f"{path}: not a readable .npz file ({why}); save it again, by numpy.savez"
+            f"{where}: not a readable .npz file ({why}); save it again, by numpy.savez"
         ) from None
     return arrays_source(
         train=(arrays[0], arrays[1]),
         test=(arrays[2], arrays[3]) if arrays[2:] else None,
         class_names=class_names,
-        where=str(path),
+        where=where,
     )
 
 
@@ -106,7 +108,7 @@ def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
         raise UserError(
             f"{where}: class_names: {_described(names)}; give a string for each class number"
         )
-    return tuple(text(name, instead=number) for number, name in enumerate(names.tolist()))
+    return tuple(text(name, instead=number) for number, name in enumerate(names))
 
 
 def _checked(

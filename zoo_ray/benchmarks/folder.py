@@ -58,7 +58,7 @@ def read_folder(folder: Path, *, size: tuple[int, int] | None) -> Source:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Files:
     """The image files of a split: those of the first class, then of the next."""
 

@@ -56,7 +56,7 @@ def decode(
         count: number of images, at least one.
         read: the bytes of the file of the image at a position; called in threads.
         mode: `L` gives 1 channel and refuses colour images; `RGB` gives 3.
-        size: height and width as `fit` makes them; None: those of the first image.
+        size: height and width to which `fit` brings them; None: those of the first image.
         where: names an image in errors.
 
     Returns:
@@ -70,13 +70,7 @@ def decode(
             width, height = first.size
     else:
         height, width = size
-    try:
-        images = np.empty((count, height, width, len(mode)), dtype=np.uint8)
-    except (MemoryError, ValueError):
-        raise UserError(
-            f"{where(0)}: {count} images of {width}x{height} pixels do not fit in memory; make "
-            "them smaller (benchmark.image_size), or choose fewer classes"
-        ) from None
+    images = _room((count, height, width, len(mode)), where(0))
 
     def decode_one(position: int) -> None:
         with _opened(read(position), position, where) as image:
@@ -98,7 +92,7 @@ def decode(
     return images
 
 
-def fit(images: Images, *, size: tuple[int, int]) -> Images:
+def fit(images: Images, *, size: tuple[int, int] | None) -> Images:
     """Images scaled to cover a size, and cut to it at their centre.
 
     Bilinear over all pixels that a new one covers, as `torchvision.transforms.Resize` does by
@@ -106,14 +100,17 @@ def fit(images: Images, *, size: tuple[int, int]) -> Images:
 
     Args:
         images: uint8, shape (samples, height, width, channels).
-        size: height and width.
+        size: height and width; None: leaves the images.
+
+    Raises:
+        UserError: they do not fit in memory.
     """
-    if images.shape[1:3] == size:
+    if size is None or images.shape[1:3] == size:
         return images
     from PIL import Image
 
     height, width = size
-    fitted = np.empty((len(images), *size, images.shape[3]), dtype=np.uint8)
+    fitted = _room((len(images), height, width, images.shape[3]), "benchmark.image_size")
 
     def fit_one(position: int) -> None:
         pixels = images[position]
@@ -130,6 +127,16 @@ def _fitted(image: "Image.Image", width: int, height: int) -> "Image.Image":
     if image.size == (width, height):
         return image
     return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+
+
+def _room(shape: tuple[int, int, int, int], where: str) -> Images:
+    try:
+        return np.empty(shape, dtype=np.uint8)
+    except (MemoryError, ValueError):
+        raise UserError(
+            f"{where}: {shape[0]} images of {shape[2]}x{shape[1]} pixels do not fit in memory; "
+            "make them smaller (benchmark.image_size), or choose fewer classes"
+        ) from None
 
 
 def _pixels(image: "Image.Image") -> Images:

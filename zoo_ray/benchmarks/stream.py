@@ -84,10 +84,7 @@ def _whole(source: Source, config: BenchmarkConfig) -> _Whole:
         train = train.of_rows(np.flatnonzero(~is_test))
 
     def sized(split: Split) -> Split:
-        size = config.image_size
-        return (
-            split if size is None else Split(split.labels, lambda r: fit(split.read(r), size=size))
-        )
+        return Split(split.labels, lambda rows: fit(split.read(rows), size=config.image_size))
 
     return _Whole(class_names=source.class_names, train=sized(train), test=sized(test))
 
