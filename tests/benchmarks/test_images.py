@@ -41,6 +41,19 @@ def test_height_comes_before_width() -> None:
     assert fit(given, size=(20, 10)).min() == 0
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (900, 1), (2, 3)])
+@pytest.mark.parametrize("size", [(8, 8), (8, 1024), (1024, 8)])
+def test_thin_and_tiny_images(shape: tuple[int, int], size: tuple[int, int]) -> None:
+    flat = np.full((1, *shape, 3), 77, dtype=np.uint8)
+    np.testing.assert_array_equal(fit(flat, size=size), np.full((1, *size, 3), 77))
+
+
+def test_more_than_memory_holds_is_one_line() -> None:
+    endless = np.broadcast_to(np.uint8(0), (10**12, 1, 1, 1))
+    with pytest.raises(UserError, match="1000000000000 images of 900x800 pixels do not fit in mem"):
+        fit(endless, size=(800, 900))
+
+
 def test_every_image_keeps_its_place() -> None:
     given = np.arange(1000).astype(np.uint8)[:, None, None, None].repeat(12, 1).repeat(9, 2)
     np.testing.assert_array_equal(fit(given, size=(8, 8))[:, 3, 3], given[:, 3, 3])

@@ -63,7 +63,7 @@ def read_npz(path: Path) -> Source:
     `train_labels`, `test_images` and `test_labels` (as MedMNIST does), or `images` and `labels`,
     and `class_names` if the file has them.
 
-    Other arrays are ignored, so MedMNIST's `val_images` too: published results are of members
+    Other arrays are ignored, so MedMNIST's `val_images` too: published results are of models
     fitted without them.
 
     Raises:
