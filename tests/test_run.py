@@ -218,6 +218,19 @@ def test_images_that_the_network_does_not_take_are_refused(run_config, tmp_path)
     assert "scale them by benchmark.image_size" in message
 
 
+def test_images_of_one_size_for_all_tasks(run_config, tmp_path):
+    for name, size in (("a", 28), ("b", 40)):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (size, size)).save(tmp_path / "own" / name / f"{number}.png")
+    benchmark = {"dataset": f"folder:{tmp_path / 'own'}", "tasks": [["a"], ["b"]]}
+    message = refusal(run_config(benchmark=benchmark), name="run")
+    assert "differ in size or channels between tasks; make them equal" in message
+    assert "benchmark.image_size" in message
+    plan = plan_run(run_config(benchmark=benchmark | {"image_size": [30, 32]}))
+    assert {task.image_shape for task in plan.tasks} == {(30, 32, 1)}
+
+
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 300])
 def test_a_bad_name_is_refused_before_anything_is_written(run_config, name, tmp_path):
     assert "--name" in refusal(run_config(), name=name)
@@ -297,16 +310,3 @@ def test_the_figure_is_a_png(grown):
 def test_nothing_but_whole_files_is_left(grown):
     names = [path.name for path in Path(grown.store).rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith(".part") or name.startswith(".")]
-
-
-def test_images_of_one_size_for_all_tasks(run_config, tmp_path):
-    for name, size in (("a", 28), ("b", 40)):
-        (tmp_path / "own" / name).mkdir(parents=True)
-        for number in range(2):
-            Image.new("L", (size, size)).save(tmp_path / "own" / name / f"{number}.png")
-    benchmark = {"dataset": f"folder:{tmp_path / 'own'}", "tasks": [["a"], ["b"]]}
-    message = refusal(run_config(benchmark=benchmark), name="run")
-    assert "differ in size or channels between tasks; make them equal" in message
-    assert "benchmark.image_size" in message
-    plan = plan_run(run_config(benchmark=benchmark | {"image_size": [30, 32]}))
-    assert {task.image_shape for task in plan.tasks} == {(30, 32, 1)}
