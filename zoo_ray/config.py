@@ -66,12 +66,24 @@ ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
 _WARPED = {"rotated_mnist": ("rotate", 10, 360), "permuted_mnist": ("permute", 1, 10**6)}
 
 
+def _height_and_width(value: Any) -> Any:
+    size = (value, value) if type(value) is int else value
+    if not (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(type(side) is int and 8 <= side <= 1024 for side in size)
+    ):
+        raise ValueError("allowed is one number, or [height, width], of 8 to 1024 pixels")
+    return tuple(size)
+
+
 class BenchmarkConfig(Section):
     """A data set and how it is cut into an ordered stream of tasks."""
 
     dataset: str = Field(min_length=1)
-    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`, `parquet:PATH`
-    or `idx:PATH`."""
+    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`; one's own as
+    `folder:PATH` (image files, a folder for each class), `npz:PATH` (a file of numpy arrays),
+    `parquet:PATH` or `idx:PATH`; `arrays`: those given in Python."""
     tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
@@ -84,6 +96,14 @@ class BenchmarkConfig(Section):
     """Decides which labels, and by which."""
     samples_per_class: Count | None = None
     """The first so many training samples of each class are used; null: all of them."""
+    test_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of each class's samples set aside as the test split, of data that have none: at least
+    one, and at least one stays."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    """Decides which."""
+    image_size: Annotated[tuple[int, int], BeforeValidator(_height_and_width)] | None = None
+    """Height and width to which every image is scaled, so that it covers them, and cut at its
+    centre; one number is both; null: images stay as they are, and must be of one size."""
     validation: Fraction = 0.0
     """Share of each class's training samples set aside as the task's validation part."""
     data_dir: str = Field(default="data", min_length=1)

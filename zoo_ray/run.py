@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo_ray.benchmarks import Source
 from zoo_ray.config import RunConfig, ZooConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
@@ -90,6 +91,7 @@ def prepare(
     *,
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_new_run: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Prepared:
     """Resolve a run and hold it against what the store has under its name. Writes nothing.
@@ -98,6 +100,7 @@ def prepare(
         config: what to run.
         name: of the run.
         address: of a Ray cluster to join, if any.
+        source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
         on_new_run: called while the data are read, if that takes a while and the run is new.
 
     Raises:
@@ -115,6 +118,7 @@ def prepare(
         config,
         offer=offer,
         precision=recorded_precision(record.recipe if record else None),
+        source=source,
         meanwhile=on_new_run if record is None else lambda _: None,
     )
     if record is not None:
@@ -127,6 +131,7 @@ def grow(
     *,
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: float | None = None,
 ) -> RunResult:
@@ -140,6 +145,7 @@ def grow(
         name: of the run, unique in the store.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
             started if anything is left to fit, unless `workers.count` is 0.
+        source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
         on_progress: called about twice a second.
         started: when the command began, in seconds since the epoch; now if not given.
 
@@ -159,7 +165,9 @@ def grow(
             from zoo_ray.cluster.session import joined  # imports Ray
 
             until_grown.enter_context(joined(address))
-        plan, store, record = prepare(config, name=name, address=address, on_new_run=start_ray)
+        plan, store, record = prepare(
+            config, name=name, address=address, source=source, on_new_run=start_ray
+        )
         growth = plan.growth()
         tally = Tally(call=uuid.uuid4().hex)
         replay(growth, store, tally=tally)
