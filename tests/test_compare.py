@@ -1,0 +1,149 @@
+import json
+
+import pytest
+from toys import write_idx_dataset
+
+import run_cluster
+from zoo_ray.compare import compare, mode_contender, varied_contender
+from zoo_ray.config import validate_config
+from zoo_ray.errors import UserError
+from zoo_ray.run import grow
+from zoo_ray.store import Store
+
+MODES = ("continual", "isolated", "multihead", "multitask", "uniform")
+
+
+@pytest.fixture
+def config(tmp_path):
+    write_idx_dataset(tmp_path / "data", classes=6, train=6, test=5)
+    raw = {
+        "benchmark": {
+            "dataset": f"idx:{tmp_path / 'data'}",
+            "tasks": [[0, 1], [2, 3], [4, 5]],
+        },
+        "recipe": {"epochs": 1, "batch": 8},
+        "zoo": {"tasks_per_member": 2},
+        "workers": {"count": 0},
+        "store": str(tmp_path / "store"),
+    }
+    return validate_config(raw, source="test")
+
+
+def test_zoos_of_a_comparison_are_runs_as_train_grows_them(config):
+    contenders = [mode_contender(config, mode) for mode in MODES]
+    result = compare(config, contenders=contenders, seeds=[0, 7], name="c")
+    assert [outcome.name for outcome in result.outcomes] == [*MODES, "isolated x 2"]
+    for outcome in result.outcomes[:-1]:
+        assert outcome.runs == [f"c.{outcome.name}.0", f"c.{outcome.name}.7"]
+        zoo = config.zoo.in_mode(outcome.name).model_copy(update={"seed": 7})
+        alone = config.model_copy(update={"zoo": zoo})
+        again = grow(alone, name=f"c.{outcome.name}.7")
+        assert again.fitted == 0
+        assert again.metrics == outcome.metrics[1]
+    assert result.asked == 2 * (3 + 3 + 1 + 3 + 3 + 6)
+    # Isolated's members are the first of the matched one's, and the first of the zoo's.
+    distinct = {d for o in result.outcomes for r in o.runs for d in digests(config, r)}
+    assert result.fitted == len(distinct) < result.asked
+    assert (result.read, compare_again(config, contenders).fitted) == (0, 0)
+
+
+def digests(config, run):
+    return Store(config.store).read_table(run, "episodes.parquet")["digest"]
+
+
+def compare_again(config, contenders):
+    return compare(config, contenders=contenders, seeds=[0, 7], name="c")
+
+
+def test_images_and_transfer_are_paired(config):
+    contenders = [mode_contender(config, mode) for mode in ("continual", "isolated")]
+    result = compare(config, contenders=contenders, seeds=[1, 2, 3], name="c")
+    zoo, isolated, matched = result.to_dict()["contenders"]
+    assert (zoo["images"], isolated["images"], matched["images"]) == (60, 36, 72)
+    assert zoo["difference"]["by_seed"] == [0, 0, 0]
+    for key, metric, other in (
+        ("difference", "average_accuracy", matched),
+        ("forward_transfer", "learning_accuracy", zoo),
+    ):
+        reference = zoo if key == "difference" else isolated
+        expected = [
+            a - b
+            for a, b in zip(other[metric]["by_seed"], reference[metric]["by_seed"], strict=True)
+        ]
+        assert other[key]["by_seed"] == expected
+    assert (isolated["forward_transfer"], matched["forward_transfer"]) == (None, None)
+
+
+def test_a_contender_that_cannot_be_grown_does_not_end_the_others(config):
+    contenders = [mode_contender(config, "continual"), varied_contender(config, ["recipe.lr=1e6"])]
+    result = compare(config, contenders=contenders, seeds=[0], name="c")
+    good, bad = result.outcomes
+    assert good.problem is None
+    assert "recipe.lr" in bad.problem
+    assert result.to_dict()["contenders"][1]["average_accuracy"] is None
+    with pytest.raises(UserError, match="no zoo could be grown"):
+        compare(config, contenders=contenders[1:], seeds=[0], name="d")
+
+
+def test_a_mode_drops_the_keys_that_have_no_meaning_in_it(config):
+    raw = config.model_dump(exclude_unset=True)
+    raw["zoo"] |= {"replay": 0.5, "closing_rounds": 2}
+    config = validate_config(raw, source="test")
+    zoo = mode_contender(config, "multihead").config.zoo
+    assert (zoo.mode, zoo.replay, zoo.closing_rounds) == ("multihead", 1.0, 0)
+    assert mode_contender(config, "uniform").config.zoo.replay == 0.5
+
+
+@pytest.mark.parametrize(
+    ("items", "told"),
+    [
+        (["zoo.seed=3"], "--seeds"),
+        (["benchmark.samples_per_class=3"], "keys of zoo and recipe"),
+        (["zoo.rounds=3"], "goes with mode: multitask"),
+        (["zoo.colour=red"], "unknown key zoo.colour"),
+        (["zoo.replay"], "KEY=VALUE"),
+    ],
+)
+def test_what_cannot_be_varied_is_said(config, items, told):
+    with pytest.raises(UserError, match=told):
+        varied_contender(config, items)
+
+
+def test_contenders_and_seeds_are_distinct(config):
+    one = mode_contender(config, "isolated")
+    with pytest.raises(UserError, match="isolated is given twice"):
+        compare(config, contenders=[one, one], seeds=[0], name="c")
+    with pytest.raises(UserError, match="--seeds: 3 is given twice"):
+        compare(config, contenders=[one], seeds=[3, 3], name="c")
+    with pytest.raises(UserError, match="--seeds: zoo.seed = -1"):
+        compare(config, contenders=[one], seeds=[-1], name="c")
+
+
+def test_the_command_line(config, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
+    words = ["compare", str(file), "--seeds", "0", "1", "--json"]
+    assert run_cluster.main([*words, "--vary", "zoo.sharpness=3", "recipe.l2=0"]) == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out.splitlines()[-1])
+    names = [contender["name"] for contender in result["contenders"]]
+    assert names == ["continual", "sharpness=3, recipe.l2=0"]
+    assert "mean ± standard deviation over 2 seeds" in err
+    folder = tmp_path / "store" / "comparisons" / "run"
+    assert (folder / "report" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    stored = json.loads((folder / "comparison.json").read_text())
+    assert stored["contenders"] == result["contenders"]
+    assert not (folder / "wanted.json").exists()
+    # Another configuration under the same name is refused.
+    assert run_cluster.main([*words[:2], "--seeds", "0", "--set", "recipe.lr=0.3"]) == 2
+    assert "another configuration: recipe.lr" in capsys.readouterr().err
+
+
+def test_without_words_the_baselines_are_compared(config, tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json", exclude_unset=True)))
+    assert run_cluster.main(["compare", str(file), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    names = [contender["name"] for contender in result["contenders"]]
+    assert names == ["continual", "isolated", "multihead", "isolated x 2"]
+    assert result["contenders"][0]["average_accuracy"]["sd"] is None
