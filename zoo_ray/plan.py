@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from zoo_ray.benchmarks import load_stream
-from zoo_ray.config import RunConfig
+from zoo_ray.config import RecipeConfig, RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
-from zoo_ray.networks import check_image_shape
+from zoo_ray.networks import check_image_shape, is_own
 from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
@@ -42,7 +42,7 @@ class Plan:
         """
         shape = same_shape(list(self.tasks))
         assert shape is not None
-        _check_image_size(config, shape)
+        _check_network(config, shape)
         precision = self.recipe.precision
         recipe = _resolve_recipe(
             config, channels=shape[2], precision=precision, workers=self.workers
@@ -88,7 +88,7 @@ def plan_run(
     shape = same_shape(tasks)
     if shape is None:
         raise UserError("benchmark.dataset: images differ in size or channels between tasks")
-    _check_image_size(config, shape)
+    _check_network(config, shape)
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
@@ -126,14 +126,30 @@ def _resolve_recipe(
         threads=recipe.threads,
         # The small network has no place for it, as in the published code.
         dropout=0.0 if recipe.network == "small_conv" else recipe.dropout,
+        trunk=_trunk_key(recipe) if is_own(recipe.network) else "",
+        schedule=recipe.schedule,
+        average_flips=recipe.average_flips,
     )
 
 
-def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
+def _trunk_key(recipe: RecipeConfig) -> str:
+    from zoo_ray.networks.own import trunk_key  # imports torch
+
+    return trunk_key(recipe.network, recipe.network_arguments)
+
+
+def _check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    network = config.recipe.network
     try:
-        check_image_shape(config.recipe.network, shape)
+        if is_own(network):
+            from zoo_ray.networks.own import check_trunk  # imports torch
+
+            check_trunk(network, key=_trunk_key(config.recipe), image_shape=shape)
+        else:
+            check_image_shape(network, shape)
     except ValueError as error:
+        remedy = "mend it" if is_own(network) else "use another dataset"
         raise UserError(
-            f"recipe.network = {config.recipe.network}: {error} "
-            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+            f"recipe.network = {network}: {error} "
+            f"(benchmark.dataset = {config.benchmark.dataset}); {remedy}"
         ) from None
