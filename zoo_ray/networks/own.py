@@ -74,6 +74,7 @@ def build_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> tu
     return trunk, features.pop()
 
 
+@cache
 def check_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> None:
     """Raise UnusableTrunk unless a trunk is as it must be (arguments as of `build_trunk`)."""
     states = []
