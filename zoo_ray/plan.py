@@ -148,8 +148,9 @@ def _check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
         else:
             check_image_shape(network, shape)
     except ValueError as error:
-        remedy = "mend it" if is_own(network) else "use another dataset"
-        raise UserError(
-            f"recipe.network = {network}: {error} "
-            f"(benchmark.dataset = {config.benchmark.dataset}); {remedy}"
-        ) from None
+        remedy = (
+            "; the README says what is asked of a network of your own"
+            if is_own(network)
+            else f" (benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+        )
+        raise UserError(f"recipe.network = {network}: {error}{remedy}") from None

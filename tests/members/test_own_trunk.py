@@ -1,6 +1,10 @@
 """Fits with a trunk of the user's own."""
 
+import hashlib
+import json
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +40,16 @@ def test_a_fit_resumed_after_any_step_gives_the_same_bits(write_module, monkeypa
         assert_same(next_checkpoint(spec, TASKS, stored(before)), after)
     for checkpoint in (kept[3], kept[-1]):
         assert bits(fit(spec=spec, tasks=TASKS, resume=stored(checkpoint))) == bits(member)
+
+
+def test_what_a_module_draws_when_it_is_loaded_shifts_no_weights(write_module):
+    module = write_module("import torch\nSHIFT = torch.rand(3)\n" + TRUNK)
+    name = f"{module}.Tiny"
+    source = hashlib.sha256(Path(sys.path[0], f"{module}.py").read_bytes()).hexdigest()
+    trunk = json.dumps({"arguments": {}, "source": source})
+    spec = spec_of(TASKS, network=name, trunk=trunk)
+    assert module not in sys.modules
+    assert bits(fit(spec=spec, tasks=TASKS)) == bits(fit(spec=spec, tasks=TASKS))
 
 
 def test_source_and_arguments_decide_digest_and_weights(write_module):

@@ -79,8 +79,7 @@ def check_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> No
     """Raise UnusableTrunk unless a trunk is as it must be (arguments as of `build_trunk`)."""
     states = []
     for _ in range(2):
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+        with _seeded():
             trunk, _ = build_trunk(name, key=key, image_shape=image_shape)
         with _their_errors(name):
             states.append(trunk.to(memory_format=torch.channels_last).state_dict())
@@ -136,7 +135,8 @@ def _load(name: str) -> tuple[ModuleType, str]:
             f"there is no module {name} in the working directory or elsewhere on Python's path"
         )
     source = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-    return importlib.import_module(name), source
+    with _seeded():  # what it draws shifts no weights, of the first network that needs it
+        return importlib.import_module(name), source
 
 
 def _features(trunk: nn.Module, image_shape: tuple[int, int, int], *, batch: int) -> int:
@@ -162,6 +162,13 @@ def _type(value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     return f"{value.dtype} of shape {tuple(value.shape)}"
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
 
 
 @contextmanager
