@@ -85,21 +85,19 @@ def check_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> No
             states.append(trunk.to(memory_format=torch.channels_last).state_dict())
     first, second = states
     for entry, value in first.items():
+        what = f"{entry} in the state_dict of {name}"
         if not isinstance(value, Tensor):
-            raise UnusableTrunk(
-                f"{entry} in the state_dict of {name} is no tensor, but {_type(value)}"
-            )
-        with _their_errors(f"{entry} in the state_dict of {name}"):
-            value.detach().numpy()
+            raise UnusableTrunk(f"{what} is no tensor, but {_type(value)}")
+        with _their_errors(what):
+            value.numpy()
         if not torch.isfinite(value).all():
             raise UnusableTrunk(
-                f"{entry} in the state_dict of {name} is not finite; register such a buffer with "
-                "persistent=False"
+                f"{what} is not finite; register such a buffer with persistent=False"
             )
         if entry not in second or not torch.equal(value, second[entry]):
             raise UnusableTrunk(
-                f"{entry} in the state_dict of {name} is not decided by torch.manual_seed; draw "
-                "all weights from torch's global generator"
+                f"{what} is not decided by torch.manual_seed; draw all weights from torch's global "
+                "generator"
             )
 
 
@@ -108,7 +106,7 @@ def _find(name: str) -> tuple[type[nn.Module], str]:
     module_name, _, class_name = name.rpartition(".")
     with _their_errors(f"importing {module_name}"):
         module, source = _load(module_name)
-    found = getattr(module, class_name, None)
+        found = getattr(module, class_name, None)
     if found is None:
         raise UnusableTrunk(f"{module.__file__} has no {class_name}")
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
