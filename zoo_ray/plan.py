@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from zoo_ray.benchmarks import load_stream
-from zoo_ray.config import RecipeConfig, RunConfig
+from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
@@ -42,7 +42,7 @@ class Plan:
         """
         shape = same_shape(list(self.tasks))
         assert shape is not None
-        _check_network(config, shape)
+        _check_image_size(config, shape)
         precision = self.recipe.precision
         recipe = _resolve_recipe(
             config, channels=shape[2], precision=precision, workers=self.workers
@@ -88,7 +88,7 @@ def plan_run(
     shape = same_shape(tasks)
     if shape is None:
         raise UserError("benchmark.dataset: images differ in size or channels between tasks")
-    _check_network(config, shape)
+    _check_image_size(config, shape)
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
@@ -126,31 +126,37 @@ def _resolve_recipe(
         threads=recipe.threads,
         # The small network has no place for it, as in the published code.
         dropout=0.0 if recipe.network == "small_conv" else recipe.dropout,
-        trunk=_trunk_key(recipe) if is_own(recipe.network) else "",
+        trunk=_trunk_key(config) if is_own(recipe.network) else "",
         schedule=recipe.schedule,
         average_flips=recipe.average_flips,
     )
 
 
-def _trunk_key(recipe: RecipeConfig) -> str:
+def _trunk_key(config: RunConfig) -> str:
     from zoo_ray.networks.own import trunk_key  # imports torch
 
-    return trunk_key(recipe.network, recipe.network_arguments)
+    return trunk_key(config.recipe.network, config.recipe.network_arguments)
 
 
-def _check_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
-    network = config.recipe.network
+def _check_own_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    from zoo_ray.networks.own import UnusableTrunk, check_trunk  # imports torch
+
     try:
-        if is_own(network):
-            from zoo_ray.networks.own import check_trunk  # imports torch
+        check_trunk(config.recipe.network, key=_trunk_key(config), image_shape=shape)
+    except UnusableTrunk as error:
+        raise UserError(
+            f"recipe.network = {config.recipe.network}: {error}; the README says what is asked of "
+            "a network of your own"
+        ) from None
 
-            check_trunk(network, key=_trunk_key(config.recipe), image_shape=shape)
-        else:
-            check_image_shape(network, shape)
+
+def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    if is_own(config.recipe.network):
+        return _check_own_network(config, shape)
+    try:
+        check_image_shape(config.recipe.network, shape)
     except ValueError as error:
-        remedy = (
-            "; the README says what is asked of a network of your own"
-            if is_own(network)
-            else f" (benchmark.dataset = {config.benchmark.dataset}); use another dataset"
-        )
-        raise UserError(f"recipe.network = {network}: {error}{remedy}") from None
+        raise UserError(
+            f"recipe.network = {config.recipe.network}: {error} "
+            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+        ) from None
