@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -20,12 +20,14 @@ from rich.progress import Progress
 from zoo_ray.config import RunConfig, read_config
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.published import FILES, FLAGS, read_published
+from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
 
 if TYPE_CHECKING:
     from zoo_ray.store import Store
 
 STARTED = time.time()
+_COMPARED: list[Mode] = ["continual", "isolated", "multihead"]
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
 
@@ -115,6 +117,41 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
             else f"test accuracy of the best: {100 * test:.2f}%\n"
         )
         + f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
+        f"store, the rest shared; in {result.wall_s:.1f} s\n"
+        + "\n".join(escape(file) for file in result.files),
+        highlight=False,
+        soft_wrap=True,
+    )
+    if arguments.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    return 0
+
+
+def compare(arguments: argparse.Namespace, people: Console) -> int:
+    """Grow zoos of several modes and seeds, then show what they differ in."""
+    from zoo_ray.compare import compare, mode_contender, varied_contender
+    from zoo_ray.report.live import Live
+    from zoo_ray.report.tables import comparison_table
+
+    config = _config(arguments)
+    modes = arguments.modes or ([config.zoo.mode] if arguments.vary else _COMPARED)
+    contenders = [mode_contender(config, mode) for mode in modes]
+    contenders += [varied_contender(config, items) for items in arguments.vary]
+    name = _name(arguments)
+    with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
+        result = compare(
+            config,
+            contenders=contenders,
+            seeds=arguments.seeds or [config.zoo.seed],
+            name=name,
+            address=arguments.address,
+            on_progress=live.update_comparison,
+            started=STARTED,
+        )
+    out = people if arguments.json else Console()
+    out.print(comparison_table(result.outcomes, title=name))
+    out.print(
+        f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
         f"store, the rest shared; in {result.wall_s:.1f} s\n"
         + "\n".join(escape(file) for file in result.files),
         highlight=False,
@@ -277,8 +314,6 @@ def _parser() -> argparse.ArgumentParser:
         "--address", help="of a Ray cluster (auto: the one of this machine); else a local Ray"
     )
     config = {"metavar": "CONFIG", "help": "a YAML file, as configs/quickstart.yaml"}
-    common = argparse.ArgumentParser(add_help=False, parents=[options])
-    common.add_argument("config", **config)
     run = argparse.ArgumentParser(add_help=False, parents=[options])
     run.add_argument("config", nargs="?", **config)
     published = run.add_argument_group("instead of CONFIG, as the published code takes them")
@@ -289,9 +324,33 @@ def _parser() -> argparse.ArgumentParser:
     trainer = commands.add_parser("train", parents=[run], help="grow a zoo, or go on with it")
     trainer.set_defaults(command=train)
     tuner = commands.add_parser(
-        "tune", parents=[common], help="search: grow many zoos, sharing members"
+        "tune", parents=[options], help="search: grow many zoos, sharing members"
     )
+    tuner.add_argument("config", **config)
     tuner.set_defaults(command=tune)
+    comparer = commands.add_parser(
+        "compare", parents=[run], help="grow zoos of several modes and seeds, side by side"
+    )
+    comparer.add_argument(
+        "--modes",
+        nargs="+",
+        default=[],
+        choices=get_args(Mode),
+        help="what is compared: the configuration in each of these modes (continual, isolated and "
+        "multihead; with --vary: its own)",
+    )
+    comparer.add_argument(
+        "--vary",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="also: the configuration with these values, as zoo.sharpness=2 (may be repeated)",
+    )
+    comparer.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="of each one's zoos (zoo.seed)"
+    )
+    comparer.set_defaults(command=compare)
     checker = commands.add_parser(
         "check", parents=[run], help="show what a run would do, without fitting"
     )

@@ -29,7 +29,6 @@ from zoo_ray.config import read_config
 from zoo_ray.members.spec import Recipe
 from zoo_ray.plan import plan_run
 from zoo_ray.task import Part, Predictions, Task
-from zoo_ray.zoo.metrics import metrics
 
 PAD = 4
 LOADER_PROCESSES = 4
@@ -338,7 +337,7 @@ def main() -> None:
         )
         growth.deliver(wanted.spec.digest, predictions, predictions_sha256="")
         print(f"{arguments.baseline}: {wanted.name}, tasks {wanted.tasks}", file=sys.stderr)
-    print(json.dumps({"average_accuracy": metrics(growth.accuracy()).average_accuracy}))
+    print(json.dumps({"average_accuracy": growth.metrics().average_accuracy}))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from rich.table import Table
 from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.leases import Worker
 from zoo_ray.members.spec import Recipe
+from zoo_ray.rules import Rules
 from zoo_ray.task import Predictions, TaskLabels
 from zoo_ray.zoo.growth import Growth, Wanted
-from zoo_ray.zoo.schedule import Rules
 
 RECIPE = Recipe("small_conv", 5, 16, 0.01, 1e-5, True, True, "float32", 1)
 CLASSES, TRAIN, TEST = 5, 500, 100

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo_ray.members.spec import Recipe
+from zoo_ray.rules import Rules
 from zoo_ray.task import Predictions, TaskLabels
 from zoo_ray.zoo.growth import Growth, Wanted
-from zoo_ray.zoo.schedule import Rules
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ HOSTILE = [
     *("x" * 300, "y" * 5000, "~nobody-of-this-name/x", "run.yaml", "toys", "/dev/zero"),
     *("s3://bucket/path", "file:///x", "digits", "cifar10", "fashion_mnist", "idx:", "idx:.."),
     *("idx:/no/such", "idx:a\0b", "idx:~nobody-of-this-name", "parquet:toys", "parquet:/dev/null"),
+    *("folder:toys", "folder:..", "npz:toys", "npz:run.yaml", "npz:/dev/zero", "arrays"),
     *("nonesuch:toys", "idx:\ud800", "parquet:" + "z" * 300, "kept", "small_conv", "isolated"),
 ]
 INTEGERS = [*range(7), 5, 16, 1024, 10_000, 1_000_000, 2**62, 2**63, -1, -(10**40), 10**400]
@@ -57,6 +58,9 @@ EDGES = {
     "tasks": [[[0]], [[5, 4, 3, 2, 1, 0]] * 3, [[0, 1], [6]], [[2**62]], [[1]] * 60],
     "class": [0, 4, 5, 6, 2**62, 10**40],
     "validation": [0, 0.001, 0.5, 0.999999, 5e-324],
+    "test_share": [5e-324, 0.5, 0.999999],
+    "split_seed": [1, 2**63 - 1],
+    "image_size": [8, 33, [28, 40], [84, 28], [8]],
     "data_dir": HOSTILE,
     "image_column": HOSTILE,
     "label_column": HOSTILE,

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
+from PIL import Image
+from toys import toy_part
 
+from zoo_ray.benchmarks import arrays_source
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.plan import plan_run
-from zoo_ray.run import grow
+from zoo_ray.run import grow, prepare
 from zoo_ray.store import Store
 from zoo_ray.zoo.metrics import metrics
 
@@ -171,6 +174,20 @@ def test_changed_images_are_another_benchmark(run_config, tmp_path, idx_dataset)
     assert first.fitted == 3
 
 
+def test_arrays_of_a_program_are_the_run_of_the_same_files(run_config):
+    train, test = (
+        toy_part(6 * per_class, classes=6, size=28, channels=1, seed=seed)
+        for per_class, seed in ((20, 0), (6, 1))
+    )
+    source = arrays_source(train=(train.images, train.labels), test=(test.images, test.labels))
+    first = grow(run_config(), name="run")
+    config = run_config(benchmark={"dataset": "arrays"})
+    again = grow(config, name="run", source=source)
+    assert (again.fitted, again.growth.digest()) == (0, first.growth.digest())
+    assert prepare(config, name="run", source=source).record is not None
+    assert "they are given in Python" in refusal(config, name="run")
+
+
 # ---- what is resolved
 
 
@@ -198,6 +215,20 @@ def test_images_that_the_network_does_not_take_are_refused(run_config, tmp_path)
     config = run_config(benchmark={"dataset": f"idx:{folder}", "tasks": [[0, 1]]})
     message = refusal(config, name="run")
     assert "28 to 84 pixels, not of 8 x 8" in message
+    assert "scale them by benchmark.image_size" in message
+
+
+def test_images_of_one_size_for_all_tasks(run_config, tmp_path):
+    for name, size in (("a", 28), ("b", 40)):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("L", (size, size)).save(tmp_path / "own" / name / f"{number}.png")
+    benchmark = {"dataset": f"folder:{tmp_path / 'own'}", "tasks": [["a"], ["b"]]}
+    message = refusal(run_config(benchmark=benchmark), name="run")
+    assert "differ in size or channels between tasks; make them equal" in message
+    assert "benchmark.image_size" in message
+    plan = plan_run(run_config(benchmark=benchmark | {"image_size": [30, 32]}))
+    assert {task.image_shape for task in plan.tasks} == {(30, 32, 1)}
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 300])

@@ -36,7 +36,7 @@ def grow(store, *, recipe=RECIPE, on_progress=lambda _: None):
         tally=tally,
         on_progress=on_progress,
     )
-    assert (progress.first_fit is None) == (tally.fitted == 0)
+    assert (progress.first_fit is None) == (not tally.ours)
     return growth, tally
 
 

@@ -3,16 +3,17 @@
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from zoo_ray.members.member import Member
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.replay import Tally, replay
+from zoo_ray.rules import Rules
 from zoo_ray.store import RunRecord
 from zoo_ray.task import PARTS, Part, Predictions, Task, TaskLabels
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.schedule import Rules
 
 RECIPE = Recipe(
     network="small_conv",
@@ -118,8 +119,9 @@ def toy_rules(
     tasks_per_member: int = 2,
     members_per_episode: int = 1,
     seed: int = 0,
+    **others: Any,
 ) -> Rules:
-    return Rules(tasks, mode, tasks_per_member, members_per_episode, seed)
+    return Rules(tasks, mode, tasks_per_member, members_per_episode, seed, **others)
 
 
 def toy_growth(rules: Rules) -> Growth:
@@ -201,4 +203,4 @@ def replayed(growth, store) -> int:
     """Replay a store into a zoo; how many members it held."""
     tally = Tally(call="another")
     replay(growth, store, tally=tally)
-    return tally.read
+    return len(tally.others)

@@ -22,6 +22,7 @@ from pydantic import (
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.networks import is_own, parse_wide_resnet
+from zoo_ray.rules import Mode, Rules
 
 Auto = Literal["auto"]
 # Every number of a configuration is bounded: a value past these is a slip of the finger, and would
@@ -65,12 +66,24 @@ ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
 _WARPED = {"rotated_mnist": ("rotate", 10, 360), "permuted_mnist": ("permute", 1, 10**6)}
 
 
+def _height_and_width(value: Any) -> Any:
+    size = (value, value) if type(value) is int else value
+    if not (
+        isinstance(size, list | tuple)
+        and len(size) == 2
+        and all(type(side) is int and 8 <= side <= 1024 for side in size)
+    ):
+        raise ValueError("allowed is one number, or [height, width], of 8 to 1024 pixels")
+    return tuple(size)
+
+
 class BenchmarkConfig(Section):
     """A data set and how it is cut into an ordered stream of tasks."""
 
     dataset: str = Field(min_length=1)
-    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`, `parquet:PATH`
-    or `idx:PATH`."""
+    """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`; one's own as
+    `folder:PATH` (image files, a folder for each class), `npz:PATH` (a file of numpy arrays),
+    `parquet:PATH` or `idx:PATH`; `arrays`: those given in Python."""
     tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
@@ -83,6 +96,14 @@ class BenchmarkConfig(Section):
     """Decides which labels, and by which."""
     samples_per_class: Count | None = None
     """The first so many training samples of each class are used; null: all of them."""
+    test_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
+    """Share of each class's samples set aside as the test split, of data that have none: at least
+    one, and at least one stays."""
+    split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    """Decides which."""
+    image_size: Annotated[tuple[int, int], BeforeValidator(_height_and_width)] | None = None
+    """Height and width to which every image is scaled, so that it covers them, and cut at its
+    centre; one number is both; null: images stay as they are, and must be of one size."""
     validation: Fraction = 0.0
     """Share of each class's training samples set aside as the task's validation part."""
     data_dir: str = Field(default="data", min_length=1)
@@ -254,17 +275,62 @@ class RecipeConfig(Section):
         return self
 
 
+_ARRIVING: tuple[Mode, ...] = ("continual", "uniform", "isolated")
+_MODES_OF: dict[str, tuple[Mode, ...]] = {
+    "replay": _ARRIVING,
+    "rounds": ("multitask",),
+    "warm_start": ("multitask",),
+    "closing_rounds": _ARRIVING,
+}
+
+
 class ZooConfig(Section):
     """How the zoo grows."""
 
-    mode: Literal["continual", "isolated", "uniform"] = "continual"
+    mode: Mode = "continual"
     """`continual`: past tasks drawn by boosting weights; `uniform`: with all weights 1;
-    `isolated`: none (tasks_per_member 1)."""
+    `isolated`: none (tasks_per_member 1). All tasks there from the start: `multitask`: rounds of
+    members, tasks drawn by boosting weights; `multihead`: a member on all tasks."""
     tasks_per_member: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
     members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
+    """Or per round, or in all of `multihead`."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     replay: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Share of a past task's samples that a new member may see."""
+    rounds: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
+    """Of `multitask`; null: as many as tasks."""
+    warm_start: Annotated[bool, Field(strict=True)] = False
+    """Whether `multitask` begins with a member on all tasks."""
+    closing_rounds: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
+    """Rounds of members after the stream, on the tasks that have the fewest."""
+    sharpness: Annotated[Number, Field(ge=0, le=100)] = 1.0
+    """How much losses matter to the boosting weights; 1: as in the paper."""
+    count_penalty: Annotated[Number, Field(ge=0, le=100)] = 0.0
+    """A task's weight is divided by its number of members to this power; 0: as in the paper."""
+
+    @model_validator(mode="after")
+    def _goes_with_the_mode(self) -> "ZooConfig":
+        for key, default in self._out_of_place(self.mode).items():
+            if getattr(self, key) != default:
+                modes = ", ".join(_MODES_OF[key])
+                raise ValueError(
+                    f"{key} = {getattr(self, key)} goes with mode: {modes}; leave it out for "
+                    f"{self.mode}"
+                )
+        return self
+
+    @classmethod
+    def _out_of_place(cls, mode: Mode) -> dict[str, Any]:
+        """The keys that have no meaning in a mode, at their defaults."""
+        return {
+            key: cls.model_fields[key].default
+            for key, modes in _MODES_OF.items()
+            if mode not in modes
+        }
+
+    def in_mode(self, mode: Mode) -> "ZooConfig":
+        """The same in another mode, without the keys that have no meaning there."""
+        return self.model_copy(update={"mode": mode, **self._out_of_place(mode)})
 
 
 class WorkersConfig(Section):
@@ -307,6 +373,13 @@ class RunConfig(Section):
     def _is_an_address(cls, store: str) -> str:
         parse_address(store)  # an error of its own, which does not repeat the value
         return store
+
+    @property
+    def rules(self) -> Rules:
+        """Which members the zoo has."""
+        tasks = len(self.benchmark.tasks)
+        rounds = (self.zoo.rounds or tasks) if self.zoo.mode == "multitask" else 0
+        return Rules(tasks=tasks, **self.zoo.model_dump() | {"rounds": rounds})
 
 
 def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig:

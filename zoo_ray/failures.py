@@ -9,6 +9,10 @@ from zoo_ray.store import Store
 from zoo_ray.zoo.growth import Wanted
 
 
+class SpecFailed(UserError):
+    """A member cannot be fitted."""
+
+
 class FailedFit(NamedTuple):
     """Why a fit has no result.
 

@@ -4,16 +4,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-from zoo_ray.benchmarks import load_stream
+from zoo_ray.benchmarks import Source, load_stream
+from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
 from zoo_ray.networks import check_image_shape, is_own
 from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.rules import Rules
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.schedule import Rules
 
 _QUICK_S = 0.5
 
@@ -47,7 +48,7 @@ class Plan:
         recipe = _resolve_recipe(
             config, channels=shape[2], precision=precision, workers=self.workers
         )
-        return replace(self, config=config, rules=_rules(config), recipe=recipe)
+        return replace(self, config=config, rules=config.rules, recipe=recipe)
 
 
 def plan_run(
@@ -56,6 +57,7 @@ def plan_run(
     offer: Offer | None = None,
     precision: Precision | None = None,
     members: int | None = None,
+    source: Source | None = None,
     meanwhile: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Plan:
     """Read the data and resolve all that a configuration leaves open.
@@ -64,6 +66,7 @@ def plan_run(
         config: what to run.
         offer: what the cluster has; None: this machine.
         members: that there may be to fit; None: those of this zoo.
+        source: the data, as `load_stream` takes them.
         precision: what `precision: auto` stands for, if the run has decided it before.
         meanwhile: called with the workers planned while the data are read, unless that is quick:
             what is wrong with small data should show at once.
@@ -72,7 +75,7 @@ def plan_run(
         UserError: the data, the workers or the network do not allow it.
     """
     offer = offer or this_machine()
-    rules = _rules(config)
+    rules = config.rules
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
         config.workers,
@@ -81,28 +84,20 @@ def plan_run(
         offer=offer,
     )
     with ThreadPoolExecutor(1) as reader:
-        stream = reader.submit(load_stream, config.benchmark)
+        stream = reader.submit(load_stream, config.benchmark, source)
         if not wait([stream], timeout=_QUICK_S).done:
             meanwhile(workers)
         tasks = stream.result()
     shape = same_shape(tasks)
     if shape is None:
-        raise UserError("benchmark.dataset: images differ in size or channels between tasks")
+        raise UserError(
+            "benchmark.dataset: images differ in size or channels between tasks; make them equal "
+            "(in height and width by benchmark.image_size)"
+        )
     _check_image_size(config, shape)
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
-    )
-
-
-def _rules(config: RunConfig) -> Rules:
-    zoo = config.zoo
-    return Rules(
-        tasks=len(config.benchmark.tasks),
-        mode=zoo.mode,
-        tasks_per_member=zoo.tasks_per_member,
-        members_per_episode=zoo.members_per_episode,
-        seed=zoo.seed,
     )
 
 
@@ -158,5 +153,6 @@ def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
     except ValueError as error:
         raise UserError(
             f"recipe.network = {config.recipe.network}: {error} "
-            f"(benchmark.dataset = {config.benchmark.dataset}); use another dataset"
+            f"(benchmark.dataset = {printable(config.benchmark.dataset, limit=200)}); scale them "
+            "by benchmark.image_size, or use another dataset"
         ) from None

@@ -1,6 +1,6 @@
 """How far a run is: plain data, from whoever fits to whoever shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,12 +115,14 @@ class SearchProgress:
         waiting: members that wait for a worker.
         first_fit: when the command's first fit began, in seconds since the epoch; None before.
         fits: the fits under way.
+        problems: lines that say why trials, by number, came to nothing.
     """
 
     members_done: int
     waiting: int
     first_fit: float | None
     fits: tuple[FitState, ...]
+    problems: Mapping[int, str]
 
 
 class Samples(NamedTuple):
@@ -140,14 +142,13 @@ class Samples(NamedTuple):
 def training_samples(growth: Growth) -> Samples:
     """Training samples that are left to fit, as a measure of work."""
     rules = growth.rules
-    sizes = [len(task.train) for task in growth.tasks]
-    wanted = {w.spec.digest: sum(sizes[task] for task in w.tasks) for w in growth.wanted()}
-    undrawn = range(growth.drawn_episodes + 1, rules.tasks + 1)
-    tasks_undrawn = sum(rules.tasks_at(e) * rules.members_per_episode for e in undrawn)
+    wanted = {w.spec.digest: w.samples for w in growth.wanted()}
+    undrawn = range(growth.drawn_episodes + 1, rules.episodes + 1)
+    guessed = sum(growth.mean_samples(e) * rules.members_at(e) for e in undrawn)
     return Samples(
         wanted=wanted,
-        total=sum(wanted.values()) + tasks_undrawn * sum(sizes) / len(sizes),
-        exact=not undrawn or len(set(sizes)) == 1,
+        total=sum(wanted.values()) + guessed,
+        exact=not undrawn or len({len(task.train) for task in growth.tasks}) == 1,
     )
 
 
@@ -176,7 +177,7 @@ class Work:
         seen = growth.episodes[-1].test_accuracy if growth.episodes else None
         return Progress(
             episodes_done=len(growth.episodes),
-            episodes=rules.tasks,
+            episodes=rules.episodes,
             members_done=rules.members - growth.members_left,
             members=rules.members,
             fitted=fitted,

@@ -18,20 +18,19 @@ class Tally:
 
     Attributes:
         call: names the command that counts.
-        fitted: members that this command published.
-        read: members that were there, or came from others.
+        ours: digests of members that this command published.
+        others: of those that were there, or came from others.
         hardware: what they were fitted on; of two kinds, bits differ.
     """
 
     call: str
-    fitted: int = 0
-    read: int = 0
+    ours: set[str] = field(default_factory=set)
+    others: set[str] = field(default_factory=set)
     hardware: set[str] = field(default_factory=set)
 
-    def count(self, stored: StoredPredictions) -> None:
-        """Count a member."""
-        self.fitted += stored.call == self.call
-        self.read += stored.call != self.call
+    def count(self, digest: str, stored: StoredPredictions) -> None:
+        """Count a member, once for all zoos that have it."""
+        (self.ours if stored.call == self.call else self.others).add(digest)
         self.hardware.add(stored.hardware)
         if len(self.hardware) == 2:
             log.warning(
@@ -98,7 +97,7 @@ def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -
     except CorruptMember as error:
         drop(store, digest, error)
         return False
-    tally.count(stored)
+    tally.count(digest, stored)
     return True
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo_ray.config import RunConfig
+from zoo_ray.benchmarks import Source
+from zoo_ray.config import RunConfig, ZooConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
 from zoo_ray.offer import WorkerPlan
@@ -21,7 +22,7 @@ from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, Store, TaskRecord, check_name, run_folder
 from zoo_ray.task import Task
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.metrics import Metrics, metrics
+from zoo_ray.zoo.metrics import Metrics
 
 _FIGURE = "report/accuracy.png"
 
@@ -56,7 +57,7 @@ class RunResult:
     @property
     def metrics(self) -> Metrics:
         """The field's metrics of the grown zoo."""
-        return metrics(self.growth.accuracy())
+        return self.growth.metrics()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
@@ -90,6 +91,7 @@ def prepare(
     *,
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_new_run: Callable[[WorkerPlan], None] = lambda _: None,
 ) -> Prepared:
     """Resolve a run and hold it against what the store has under its name. Writes nothing.
@@ -98,6 +100,7 @@ def prepare(
         config: what to run.
         name: of the run.
         address: of a Ray cluster to join, if any.
+        source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
         on_new_run: called while the data are read, if that takes a while and the run is new.
 
     Raises:
@@ -115,10 +118,11 @@ def prepare(
         config,
         offer=offer,
         precision=recorded_precision(record.recipe if record else None),
+        source=source,
         meanwhile=on_new_run if record is None else lambda _: None,
     )
     if record is not None:
-        _refuse_other_configuration(plan, record, name=name)
+        refuse_other_configuration(plan, record, name=name)
     return Prepared(plan, store, record)
 
 
@@ -127,6 +131,7 @@ def grow(
     *,
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     started: float | None = None,
 ) -> RunResult:
@@ -140,6 +145,7 @@ def grow(
         name: of the run, unique in the store.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
             started if anything is left to fit, unless `workers.count` is 0.
+        source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
         on_progress: called about twice a second.
         started: when the command began, in seconds since the epoch; now if not given.
 
@@ -159,22 +165,30 @@ def grow(
             from zoo_ray.cluster.session import joined  # imports Ray
 
             until_grown.enter_context(joined(address))
-        plan, store, record = prepare(config, name=name, address=address, on_new_run=start_ray)
+        plan, store, record = prepare(
+            config, name=name, address=address, source=source, on_new_run=start_ray
+        )
         growth = plan.growth()
         tally = Tally(call=uuid.uuid4().hex)
         replay(growth, store, tally=tally)
-        _record_run(store, plan, record, name=name)
+        record_run(store, plan, record, name=name)
         progress = None
         if not growth.finished:
             progress = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
-    figure = _write_results(growth, store, name=name)
+    figure = f"{store.shown}/runs/{name}/{_FIGURE}"
+    if write_results(growth, store, name=name):
+        from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
+
+        names = [task.name for task in growth.tasks]
+        png = accuracy_figure(accuracy=growth.accuracy(), tasks=names, title=name)
+        store.write_file(run_folder(name), _FIGURE, png)
     first_fit = progress.first_fit if progress else None
     return RunResult(
         name=name,
         store=store.address,
         growth=growth,
-        fitted=tally.fitted,
-        read=tally.read,
+        fitted=len(tally.ours),
+        read=len(tally.others),
         first_fit_s=None if first_fit is None else first_fit - started,
         speculative=progress.speculative if progress else Speculative(),
         wall_s=time.time() - started,
@@ -253,17 +267,29 @@ def _run_record(plan: Plan) -> RunRecord:
         recipe=plan.recipe.to_dict(),
         zoo=plan.config.zoo.model_dump(mode="json"),
         tasks=task_records(plan.tasks),
+        episodes=plan.rules.episodes,
         versions=versions(),
     )
 
 
-def _record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str) -> None:
+def record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str) -> None:
+    """Record what a run is to be.
+
+    Args:
+        store: where.
+        plan: of the run.
+        record: that the store had of it, if any.
+        name: of the run.
+
+    Raises:
+        UserError: another command has begun a run of this name and another configuration.
+    """
     now = _run_record(plan)
     if record is None:
         # Another command may have begun a run of this name since we looked.
-        _refuse_other_configuration(plan, store.create_run(name, now), name=name)
+        refuse_other_configuration(plan, store.create_run(name, now), name=name)
     elif len(record.tasks) < len(now.tasks):
-        _refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
+        refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
 
 
 def recorded_precision(recipe: Mapping[str, Any] | None) -> Precision | None:
@@ -272,14 +298,16 @@ def recorded_precision(recipe: Mapping[str, Any] | None) -> Precision | None:
     return precision if precision in ("float32", "bfloat16") else None
 
 
-def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> None:
-    """Only a lengthened stream extends a run; all else that decides members must be the same."""
+def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> None:
+    """Raise UserError unless a plan is that of a recorded run, or of a longer stream: all else that
+    decides members must be the same."""
     now = _run_record(plan)
+    zoo_defaults = ZooConfig().model_dump(mode="json")  # of keys that are newer than the record
     differing = [
         f"{section}.{key} (was {before.get(key)!r}, is {value!r})"
         for section, before, after in (
             ("recipe", RECIPE_DEFAULTS | record.recipe, RECIPE_DEFAULTS | now.recipe),
-            ("zoo", record.zoo, now.zoo),
+            ("zoo", zoo_defaults | record.zoo, now.zoo),
         )
         for key, value in after.items()
         if before.get(key) != value
@@ -288,6 +316,8 @@ def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> 
         task.digest for task in now.tasks[: len(record.tasks)]
     ]:
         differing.append("benchmark (its tasks, or their images, are not those of the run)")
+    elif len(now.tasks) > len(record.tasks) and plan.rules.episodes != len(now.tasks):
+        differing.append("benchmark.tasks (only a stream that ends with its last task can grow)")
     if differing:
         raise UserError(
             f"--name {name}: this run exists in store {plan.config.store} with another "
@@ -295,12 +325,11 @@ def _refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> 
         )
 
 
-def _write_results(growth: Growth, store: Store, *, name: str) -> str:
-    from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
-
+def write_results(growth: Growth, store: Store, *, name: str) -> bool:
+    """Record a grown zoo as a run's tables; returns whether no other command grows it on."""
     episodes = growth.episodes
     members = [(episode, member) for episode in episodes for member in episode.members]
-    seen = [(e, task) for e in range(len(episodes)) for task in range(e + 1)]
+    seen = [(e, task) for e, episode in enumerate(episodes) for task in range(len(episode.losses))]
     store.write_results(
         name,
         episodes={
@@ -325,12 +354,9 @@ def _write_results(growth: Growth, store: Store, *, name: str) -> str:
     )
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
-        return f"{store.shown}/runs/{name}/{_FIGURE}"  # another command grows this run on
+        return False
     store.clear_wanted(run_folder(name))
-    png = accuracy_figure(
-        accuracy=growth.accuracy(), tasks=[task.name for task in growth.tasks], title=name
-    )
-    return store.write_file(run_folder(name), _FIGURE, png)
+    return True
 
 
 def _or_none(value: float) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from zoo_ray.claims import Claims
 from zoo_ray.errors import UserError
-from zoo_ray.failures import FailedFit, record_failure
+from zoo_ray.failures import FailedFit, SpecFailed, record_failure
 from zoo_ray.fitting import fit_from_store
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
@@ -43,14 +43,15 @@ def grow_here(
         The last progress.
 
     Raises:
-        UserError: a fit failed, or the store cannot be written.
+        SpecFailed: a fit failed.
+        UserError: the store cannot be written.
     """
     work = Work(growth)
     claims = Claims(store, folder=folder)
     first_fit: float | None = None
 
     def show(*fits: FitState) -> Progress:
-        progress = work.progress(fitted=tally.fitted, first_fit=first_fit, fits=fits)
+        progress = work.progress(fitted=len(tally.ours), first_fit=first_fit, fits=fits)
         on_progress(progress)
         return progress
 
@@ -84,7 +85,7 @@ def grow_here(
         except Exception as error:  # in a network, say
             failed = FailedFit.of(error)
             line = record_failure(store, folder=folder, wanted=wanted, failed=failed)
-            raise UserError(line) from error
+            raise SpecFailed(line) from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(

@@ -31,7 +31,6 @@ from zoo_ray.store import (
     search_folder,
 )
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.metrics import metrics
 from zoo_ray.zoo.schedule import settled_episodes
 
 _FEW_TRIALS = 4
@@ -165,9 +164,7 @@ def search(
         read=len(distinct - fitted),
         digests=[zoo.digest() for zoo in zoos],
         test_accuracy=(
-            float(np.mean([metrics(zoo.accuracy()).average_accuracy for zoo in zoos]))
-            if zoos
-            else None
+            float(np.mean([zoo.metrics().average_accuracy for zoo in zoos])) if zoos else None
         ),
         files=files,
         wall_s=time.time() - started,
@@ -225,7 +222,8 @@ def _grow(
     on_progress: Callable[[SearchProgress, Trials], None],
 ) -> None:
     from zoo_ray.cluster.job import Job
-    from zoo_ray.cluster.search import ZooJob, search_on_ray  # imports Ray's Tune
+    from zoo_ray.cluster.search import search_on_ray  # imports Ray's Tune
+    from zoo_ray.cluster.zoos import ZooJob
 
     def zoos(trial: Trial) -> list[ZooJob]:
         plans = _plans(trial.values, config, plan)
@@ -297,8 +295,8 @@ def _row(trial: Trial, config: SearchConfig) -> Row:
 
 
 def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store) -> list[Row]:
-    """Rows of the smaller zoos within trials: where draws do not look at losses, the first members
-    of each episode are what a trial of fewer members per episode would be."""
+    """Rows of the smaller zoos within trials: where draws look neither at losses nor at other
+    members, the first of each episode are what a trial of fewer members per episode would be."""
     tried = [dict(row.values) | {_M: row.members_per_episode} for row in rows]
     found = []
     for row in rows:
@@ -306,7 +304,8 @@ def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Stor
             continue
         plans = _plans(row.values, config, plan)
         rules = plans[0].rules
-        if len(settled_episodes(rules, complete=0)) < rules.tasks:
+        blind = len(settled_episodes(rules, complete=0)) == rules.episodes
+        if not blind or rules.count_penalty or rules.closing_rounds:
             continue
         read: dict[str, StoredPredictions] = {}
         for fewer in range(1, row.members_per_episode):
@@ -337,7 +336,7 @@ def _prefix(
                 read[digest] = stored
                 fold(zoo, store, digest, stored)
         epochs = smaller.recipe.epochs
-        episodes = range(1, smaller.rules.tasks + 1)
+        episodes = range(1, smaller.rules.episodes + 1)
         ours: frozenset[str] = frozenset()
         reports.append([zoo_report(zoo, episode=e, epochs=epochs, ours=ours) for e in episodes])
     trial.reports = list(zip(*reports, strict=True))

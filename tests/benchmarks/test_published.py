@@ -19,7 +19,7 @@ from zoo_ray.config import BenchmarkConfig, read_config
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import Recipe
 from zoo_ray.plan import plan_run
-from zoo_ray.zoo.schedule import Rules
+from zoo_ray.rules import Rules
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BENCHMARKS = CONFIGS / "benchmarks"

@@ -159,7 +159,8 @@ def test_a_class_without_samples(tmp_path: Path) -> None:
 def test_an_unknown_data_set(name: str) -> None:
     config = BenchmarkConfig.model_construct(dataset=name, tasks=[[0]], data_dir="data")
     with pytest.raises(
-        UserError, match=r"no such data set; allowed are digits, .*idx:PATH"
+        UserError,
+        match=r"no such data set; allowed are digits, .*folder:PATH, npz:PATH, .*idx:PATH",
     ) as error:
         load_stream(config)
     assert str(error.value).startswith("benchmark.dataset = ")
@@ -178,7 +179,7 @@ def test_an_unknown_data_set(name: str) -> None:
         ("x" * 5000, "File name too long"),
     ],
 )
-@pytest.mark.parametrize("kind", ["parquet", "idx"])
+@pytest.mark.parametrize("kind", ["parquet", "idx", "folder"])
 def test_a_path_that_leads_nowhere(kind: str, path: str, why: str) -> None:
     with pytest.raises(UserError, match=why) as error:
         load_stream(BenchmarkConfig(dataset=f"{kind}:{path}", tasks=[[0]]))

@@ -366,7 +366,7 @@ def test_replay_is_the_first_samples_of_each_class_in_stored_order_repeated():
         ),
     )
     recipe = replace(RECIPE, epochs=2)
-    share = TaskShare(past.digest, samples_per_class=2, repeats=3)
+    share = TaskShare(past.digest, samples_per_class=(2, 2, 2), repeats=3)
     limited = fit(spec=MemberSpec((share, TaskShare(whole.digest)), recipe, 1), tasks=[past, whole])
     by_hand = fit(
         spec=MemberSpec((TaskShare(replayed.digest), TaskShare(whole.digest)), recipe, 1),
@@ -381,7 +381,7 @@ def test_replay_is_the_first_samples_of_each_class_in_stored_order_repeated():
 
 def test_a_class_with_fewer_samples_than_replay_allows_gives_all_it_has():
     task = toy_task(train=7)
-    share = TaskShare(task.digest, samples_per_class=4, repeats=1)
+    share = TaskShare(task.digest, samples_per_class=(4, 4), repeats=1)
     limited = fit(spec=MemberSpec((share,), RECIPE, 1), tasks=[task])
     assert bits(limited) == bits(fit(spec=spec_of([task], seed=1), tasks=[task]))
 

@@ -16,11 +16,13 @@ RECIPE = Recipe(
     precision="float32",
     threads=1,
 )
-SPEC = MemberSpec((TaskShare("a" * 64), TaskShare("b" * 64, 3, 2)), RECIPE, seed=7, fit_version=1)
+SPEC = MemberSpec(
+    (TaskShare("a" * 64), TaskShare("b" * 64, (3, 1), 2)), RECIPE, seed=7, fit_version=1
+)
 
 
 def test_the_digest_is_the_same_for_ever():
-    assert SPEC.digest == "bdb1bb1003a289e3172facf69c53a0560a73efaa1da97104b1c8c9c2bc391a94"
+    assert SPEC.digest == "45cd385b0b3b55b4148d3b268e3e1510d9bac0661467aa0c5d977e508489a3d4"
 
 
 def test_a_spec_is_of_the_present_fit_version_unless_it_says_otherwise():
@@ -59,7 +61,7 @@ def test_every_key_of_the_recipe_decides(key):
         replace(SPEC, tasks=SPEC.tasks[:1]),
         replace(SPEC, tasks=(TaskShare("c" * 64), SPEC.tasks[1])),
         replace(SPEC, tasks=(SPEC.tasks[0], TaskShare("b" * 64, None, 2))),
-        replace(SPEC, tasks=(SPEC.tasks[0], TaskShare("b" * 64, 3, 1))),
+        replace(SPEC, tasks=(SPEC.tasks[0], TaskShare("b" * 64, (3, 1), 1))),
     ],
     ids=["seed", "fit_version", "order", "fewer tasks", "other task", "samples", "repeats"],
 )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from zoo_ray.benchmarks.arrays import read_npz
 from zoo_ray.benchmarks.cifar import (
     CIFAR10_CLASSES,
     CIFAR10_TEST,
@@ -18,6 +19,7 @@ from zoo_ray.benchmarks.download import (
     download_fashion_mnist,
     download_mnist,
 )
+from zoo_ray.benchmarks.folder import read_folder
 from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
 from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES, read_mini_imagenet
 from zoo_ray.benchmarks.names import printable
@@ -51,33 +53,40 @@ def open_source(config: BenchmarkConfig) -> Source:
             return _NAMED[config.dataset](config)
         kind, colon, path = config.dataset.partition(":")
         if colon and kind in _READERS:
-            return _READERS[kind](_folder(config.dataset, path), config)
+            return _READERS[kind](_existing(config.dataset, path), config)
     except OSError as error:
         why = printable(f"{error.strerror}: {error.filename}", limit=200)
         raise UserError(
             f"benchmark.dataset = {printable(config.dataset, limit=200)}: cannot be read ({why}); "
             "check the path and its permissions"
         ) from None
+    if config.dataset == "arrays":
+        raise UserError(
+            "benchmark.dataset = arrays: they are given in Python (source=arrays_source(...)); "
+            "give those of a file as npz:PATH"
+        )
     raise UserError(
         f"benchmark.dataset = {printable(config.dataset)}: no such data set; allowed are "
         f"{', '.join(_NAMED)}, {', '.join(f'{kind}:PATH' for kind in _READERS)}"
     )
 
 
-def _folder(dataset: str, path: str) -> Path:
+def _existing(dataset: str, path: str) -> Path:
+    is_file = dataset.startswith("npz:")
     shown = printable(dataset, limit=200)
     if not path.strip():
         raise UserError(
-            f"benchmark.dataset = {shown}: the path is empty; give the folder of the files, as in "
-            f"{shown.rstrip()}data/my_images"
+            f"benchmark.dataset = {shown}: the path is empty; give that of the data, as in "
+            f"{shown.rstrip()}data/my_images{'.npz' if is_file else ''}"
         )
-    folder = _expanded(path, shown)
-    if not folder.is_dir():
+    expanded = _expanded(path, shown)
+    if not (expanded.is_file() if is_file else expanded.is_dir()):
         raise UserError(
-            f"benchmark.dataset = {shown}: no such folder; give the folder that holds the files, "
-            f"absolute or relative to {Path.cwd()}"
+            f"benchmark.dataset = {shown}: no such {'file' if is_file else 'folder'}; give "
+            f"{'a file of arrays' if is_file else 'the folder that holds the files'}, absolute or "
+            f"relative to {Path.cwd()}"
         )
-    return folder
+    return expanded
 
 
 def _expanded(path: str, shown: str) -> Path:
@@ -143,11 +152,20 @@ def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
         wanted={label for classes in config.tasks for label in classes},
         image_column=config.image_column,
         label_column=config.label_column,
+        size=config.image_size,
     )
 
 
 def _idx(folder: Path, _: BenchmarkConfig) -> Source:
     return read_idx(folder)
+
+
+def _image_files(folder: Path, config: BenchmarkConfig) -> Source:
+    return read_folder(folder, size=config.image_size)
+
+
+def _npz(file: Path, _: BenchmarkConfig) -> Source:
+    return read_npz(file)
 
 
 _NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
@@ -159,6 +177,8 @@ _NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
     "mini_imagenet": _mini_imagenet,
 }
 _READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
+    "folder": _image_files,
+    "npz": _npz,
     "parquet": _parquet,
     "idx": _idx,
 }

@@ -1,7 +1,7 @@
 """Encoded images (JPEG, PNG ...) -> one array. Pillow decodes, in as many threads as CPUs."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from io import BytesIO
@@ -42,12 +42,21 @@ def common_mode(encoded: Iterable[bytes], *, where: Where) -> Mode:
     return "L"
 
 
-def decode(encoded: Sequence[bytes], *, mode: Mode, where: Where) -> Images:
-    """Decode images of one size.
+def decode(
+    count: int,
+    *,
+    read: Callable[[int], bytes],
+    mode: Mode,
+    size: tuple[int, int] | None,
+    where: Where,
+) -> Images:
+    """Decode images of one size, or scale them to one.
 
     Args:
-        encoded: one file's bytes per image, at least one.
+        count: number of images, at least one.
+        read: the bytes of the file of the image at a position; called in threads.
         mode: `L` gives 1 channel and refuses colour images; `RGB` gives 3.
+        size: height and width to which `fit` brings them; None: those of the first image.
         where: names an image in errors.
 
     Returns:
@@ -56,40 +65,96 @@ def decode(encoded: Sequence[bytes], *, mode: Mode, where: Where) -> Images:
     Raises:
         UserError: an image cannot be decoded, or differs from the first in size.
     """
-    with _opened(encoded[0], 0, where) as first:
-        width, height = first.size
-    shape = (len(encoded), height, width, len(mode))
+    if size is None:
+        with _opened(read(0), 0, where) as first:
+            width, height = first.size
+    else:
+        height, width = size
+    images = _room((count, height, width, len(mode)), where(0))
+
+    def decode_one(position: int) -> None:
+        with _opened(read(position), position, where) as image:
+            if size is None and image.size != (width, height):
+                raise UserError(
+                    f"{where(position)}: an image of {image.width}x{image.height} pixels among "
+                    f"images of {width}x{height}; bring all images to one size, as "
+                    "benchmark.image_size does"
+                )
+            if mode == "L" and image.mode not in _GREY:
+                raise UserError(
+                    f"{where(position)}: a colour image ({image.mode}), while all training "
+                    "images are grey; make all of them grey or colour"
+                )
+            pixels = image if image.mode == mode else image.convert(mode)
+            images[position] = _pixels(_fitted(pixels, width, height))
+
+    _for_each(count, decode_one)
+    return images
+
+
+def fit(images: Images, *, size: tuple[int, int] | None) -> Images:
+    """Images scaled to cover a size, and cut to it at their centre.
+
+    Bilinear over all pixels that a new one covers, as `torchvision.transforms.Resize` does by
+    default: unlike bicubic it gives no value brighter or darker than those around it.
+
+    Args:
+        images: uint8, shape (samples, height, width, channels).
+        size: height and width; None: leaves the images.
+
+    Raises:
+        UserError: they do not fit in memory.
+    """
+    if size is None or images.shape[1:3] == size:
+        return images
+    from PIL import Image
+
+    height, width = size
+    fitted = _room((len(images), height, width, images.shape[3]), "benchmark.image_size")
+
+    def fit_one(position: int) -> None:
+        pixels = images[position]
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        fitted[position] = _pixels(_fitted(image, width, height))
+
+    _for_each(len(images), fit_one)
+    return fitted
+
+
+def _fitted(image: "Image.Image", width: int, height: int) -> "Image.Image":
+    from PIL import Image, ImageOps
+
+    if image.size == (width, height):
+        return image
+    return ImageOps.fit(image, (width, height), method=Image.Resampling.BILINEAR)
+
+
+def _room(shape: tuple[int, int, int, int], where: str) -> Images:
     try:
-        images = np.empty(shape, dtype=np.uint8)
+        return np.empty(shape, dtype=np.uint8)
     except (MemoryError, ValueError):
         raise UserError(
-            f"{where(0)}: {len(encoded)} images of {width}x{height} pixels do not fit in memory; "
-            "make them smaller, or choose fewer classes"
+            f"{where}: {shape[0]} images of {shape[2]}x{shape[1]} pixels do not fit in memory; "
+            "make them smaller (benchmark.image_size), or choose fewer classes"
         ) from None
-    flat = images.reshape(len(encoded), -1)
 
-    def decode_chunk(start: int) -> None:
-        for position in range(start, min(start + _CHUNK, len(encoded))):
-            with _opened(encoded[position], position, where) as image:
-                if image.size != (width, height):
-                    raise UserError(
-                        f"{where(position)}: an image of {image.width}x{image.height} pixels "
-                        f"among images of {width}x{height}; bring all images to one size"
-                    )
-                if mode == "L" and image.mode not in _GREY:
-                    raise UserError(
-                        f"{where(position)}: a colour image ({image.mode}), while all training "
-                        "images are grey; make all of them grey or colour"
-                    )
-                pixels = image if image.mode == mode else image.convert(mode)
-                flat[position] = np.frombuffer(pixels.tobytes(), dtype=np.uint8)
 
-    # Pillow lets go of the interpreter while it decodes. map() raises the first chunk's error
-    # first, so that the same file always gives the same message.
+def _pixels(image: "Image.Image") -> Images:
+    return np.frombuffer(image.tobytes(), dtype=np.uint8).reshape(image.height, image.width, -1)
+
+
+def _for_each(count: int, work: Callable[[int], None]) -> None:
+    """Do the work of each position, in threads: Pillow lets go of the interpreter meanwhile."""
+
+    def chunk(start: int) -> None:
+        for position in range(start, min(start + _CHUNK, count)):
+            work(position)
+
+    # map() raises the first chunk's error first, so that the same file always gives the same
+    # message.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(decode_chunk, range(0, len(encoded), _CHUNK)):
+        for _ in pool.map(chunk, range(0, count, _CHUNK)):
             pass
-    return images
 
 
 @contextmanager
@@ -112,5 +177,5 @@ def _opened(content: bytes, position: int, where: Where) -> "Iterator[Image.Imag
         why = "no known format" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UserError(
             f"{where(position)}: the image cannot be decoded ({printable(why, limit=120)}); fetch "
-            "the file again, or remove the row"
+            "it again, or take it out of the data set"
         ) from None

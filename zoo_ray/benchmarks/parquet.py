@@ -30,7 +30,12 @@ _BATCH = 1024
 
 
 def read_parquet(
-    folder: Path, *, wanted: set[int | str], image_column: str | None, label_column: str | None
+    folder: Path,
+    *,
+    wanted: set[int | str],
+    image_column: str | None,
+    label_column: str | None,
+    size: tuple[int, int] | None,
 ) -> Source:
     """Open `train-*.parquet` and `test-*.parquet` (or `train.parquet` ...), here or in `data/`.
 
@@ -42,6 +47,7 @@ def read_parquet(
         folder: where the files lie.
         wanted: the classes whose images may be asked for, by number or name.
         image_column, label_column: the columns; found by their types if None.
+        size: height and width to which images are brought; None: all are of one size.
 
     Raises:
         UserError: files or columns are missing, damaged or of the wrong type. Reading the images
@@ -61,8 +67,10 @@ def read_parquet(
         for number, name in enumerate(names)
         if number in wanted or name in wanted or printable(name) in shown
     ]
-    train_images = _EncodedImages(train, np.flatnonzero(np.isin(train_labels, numbers)), folder)
-    test_images = _EncodedImages(test, np.flatnonzero(np.isin(test_labels, numbers)), folder)
+    train_images, test_images = (
+        _EncodedImages(shards, np.flatnonzero(np.isin(labels, numbers)), folder, size)
+        for shards, labels in ((train, train_labels), (test, test_labels))
+    )
     return Source(
         class_names=tuple(printable(name) or str(n) for n, name in enumerate(names)),
         train=Split(train_labels, lambda rows: train_images.decode(rows, train_images.mode)),
@@ -296,10 +304,13 @@ def _reading(path: Path) -> Iterator[None]:
 class _EncodedImages:
     """The images of a split, as the files hold them."""
 
-    def __init__(self, shards: _Shards, wanted: Rows, folder: Path) -> None:
+    def __init__(
+        self, shards: _Shards, wanted: Rows, folder: Path, size: tuple[int, int] | None
+    ) -> None:
         self._shards = shards
         self._wanted = wanted
         self._folder = folder
+        self._size = size
 
     @cached_property
     def mode(self) -> Mode:
@@ -313,7 +324,13 @@ class _EncodedImages:
     def decode(self, rows: Rows, mode: Mode) -> Images:
         """The images of the given rows, all of them wanted ones."""
         encoded = [self._encoded[position] for position in np.searchsorted(self._wanted, rows)]
-        return decode(encoded, mode=mode, where=lambda p: self._shards.where(int(rows[p])))
+        return decode(
+            len(rows),
+            read=encoded.__getitem__,
+            mode=mode,
+            size=self._size,
+            where=lambda position: self._shards.where(int(rows[position])),
+        )
 
     @cached_property
     def _encoded(self) -> list[bytes]:

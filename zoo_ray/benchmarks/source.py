@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -34,14 +35,33 @@ class Split:
         """A split whose images are at hand, shape (samples, height, width, channels)."""
         return cls(labels=labels, read=lambda rows: np.ascontiguousarray(images[rows]))
 
+    def of_rows(self, chosen: Rows) -> "Split":
+        """The split of these rows alone."""
+        return Split(labels=self.labels[chosen], read=lambda rows: self.read(chosen[rows]))
+
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set: what each class is called, and the train and test splits."""
+    """A data set: what each class is called, and the train and test splits.
+
+    Attributes:
+        class_names: names by class number.
+        train: the training samples; all there are if `test` is None.
+        test: None for data that have no test split: `load_stream` sets one aside.
+    """
 
     class_names: tuple[str, ...]
     train: Split
-    test: Split
+    test: Split | None
+
+
+def set_aside(rows: Rows, *, share: float, key: tuple[int, int]) -> Rows:
+    """A share of the rows, at least one of them, chosen by the key: the same in every run."""
+    # As the decimal number that was written: 0.29 of 100 is 29, which floats make 28.
+    chosen = max(int(Fraction(str(share)) * len(rows)), 1)
+    # Raw bits and a stable sort are the same in every numpy; Generator's methods need not be.
+    bits = np.random.Philox(key=np.array(key, dtype=np.uint64)).random_raw(len(rows))
+    return rows[np.argsort(bits, kind="stable")[:chosen]]
 
 
 def numbered_classes(*splits: Labels) -> tuple[str, ...]:
@@ -56,6 +76,6 @@ def check_labels(labels: npt.NDArray[np.integer], *, classes: int, where: str) -
     if len(wrong):
         raise UserError(
             f"{where}: row {wrong[0]} has label {labels[wrong[0]]}, allowed is 0 to {classes - 1}; "
-            "the file belongs to another data set or is damaged"
+            "the labels belong to another data set or are damaged"
         )
     return labels.astype(np.int64)

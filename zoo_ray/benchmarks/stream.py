@@ -2,32 +2,38 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 
 from zoo_ray.benchmarks.datasets import open_source
+from zoo_ray.benchmarks.images import fit
 from zoo_ray.benchmarks.names import printable, task_name, unique
-from zoo_ray.benchmarks.source import Rows, Source
+from zoo_ray.benchmarks.source import Rows, Source, Split, set_aside
 from zoo_ray.benchmarks.warp import noisy, permute, rotate
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
+from zoo_ray.keys import hash_bits
 from zoo_ray.task import Images, Labels, Part, Task
 
-# Keys the generator that chooses validation samples. Another number is another benchmark.
+# Key the generators that choose validation and test samples. Another number is another benchmark.
 _VALIDATION_KEY = 0x7A6F6F5F726179
+_TEST_KEY = 0x74657374
 
 
-def load_stream(config: BenchmarkConfig) -> list[Task]:
+def load_stream(config: BenchmarkConfig, source: Source | None = None) -> list[Task]:
     """Read a benchmark's data set and cut it into tasks, in the order in which they arrive.
 
     Samples keep the order in which the data set stores them. The result depends on the
     configuration and the files alone: no seed of a run reaches it.
 
+    Args:
+        config: the benchmark.
+        source: the data set where `config.dataset` is `arrays`, as `arrays_source` makes it.
+
     Raises:
         UserError: no such data set; files missing or damaged; a class without samples.
     """
-    source = open_source(config)
+    source = _whole(_given(config, source), config)
     tasks = [_numbers(source, config, position) for position in range(len(config.tasks))]
     # All cuts come before all images: what is wrong shows before the work of decoding.
     cuts = [_cut(source, config, position, classes) for position, classes in enumerate(tasks)]
@@ -39,6 +45,48 @@ def load_stream(config: BenchmarkConfig) -> list[Task]:
         _task(source, config, position, cut, classes=classes, name=name)
         for position, (classes, cut, name) in enumerate(zip(tasks, cuts, names, strict=True))
     ]
+
+
+def _given(config: BenchmarkConfig, source: Source | None) -> Source:
+    if source is None:
+        return open_source(config)
+    if config.dataset != "arrays":
+        raise UserError(
+            f"benchmark.dataset = {printable(config.dataset, limit=200)}: a source is given too; "
+            "say arrays, or give none"
+        )
+    return source
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole(Source):
+    """A data set with a test split."""
+
+    test: Split
+
+
+def _whole(source: Source, config: BenchmarkConfig) -> _Whole:
+    """The source with a test split, its images of the size that the configuration asks for.
+
+    What is set aside of a class depends on its name and number of samples alone: a class that is
+    added changes no other.
+    """
+    train, test = source.train, source.test
+    if test is None:
+        by_class = np.argsort(train.labels, kind="stable")
+        numbers, starts = np.unique(train.labels[by_class], return_index=True)
+        is_test = np.zeros(len(by_class), dtype=np.bool_)
+        for number, rows in zip(numbers, np.split(by_class, starts[1:]), strict=True):
+            if len(rows) > 1:
+                key = (_TEST_KEY, hash_bits(config.split_seed, source.class_names[number]))
+                is_test[set_aside(rows, share=config.test_share, key=key)] = True
+        test = train.of_rows(np.flatnonzero(is_test))
+        train = train.of_rows(np.flatnonzero(~is_test))
+
+    def sized(split: Split) -> Split:
+        return Split(split.labels, lambda rows: fit(split.read(rows), size=config.image_size))
+
+    return _Whole(class_names=source.class_names, train=sized(train), test=sized(test))
 
 
 def _warped(config: BenchmarkConfig, position: int) -> str:
@@ -85,7 +133,7 @@ class _Cut:
     test: Rows
 
 
-def _cut(source: Source, config: BenchmarkConfig, position: int, classes: Sequence[int]) -> _Cut:
+def _cut(source: _Whole, config: BenchmarkConfig, position: int, classes: Sequence[int]) -> _Cut:
     """Choose a task's rows, or raise a UserError that says which class cannot be had."""
     dataset = printable(config.dataset, limit=200)
     known = len(source.class_names)
@@ -131,16 +179,11 @@ def _validation_rows(source: Source, config: BenchmarkConfig, label: int) -> Row
             f"benchmark.validation = {share}: class {label} ({source.class_names[label]}) has one "
             "training sample, which cannot be split; leave the class out, or use validation: 0"
         )
-    # As the decimal number that was written: 0.29 of 100 is 29, which floats make 28.
-    chosen = max(int(Fraction(str(share)) * len(rows)), 1)
-    # Raw bits and a stable sort are the same in every numpy; Generator's methods need not be.
-    key = np.array([_VALIDATION_KEY, label], dtype=np.uint64)
-    order = np.argsort(np.random.Philox(key=key).random_raw(len(rows)), kind="stable")
-    return rows[order[:chosen]]
+    return set_aside(rows, share=share, key=(_VALIDATION_KEY, label))
 
 
 def _task(
-    source: Source,
+    source: _Whole,
     config: BenchmarkConfig,
     position: int,
     cut: _Cut,
@@ -159,7 +202,8 @@ def _task(
     if train.shape[1:] != test.shape[1:]:
         raise UserError(
             f"benchmark.tasks: the training images of task {name} have the shape "
-            f"{train.shape[1:]}, its test images {test.shape[1:]}; make them equal in the data set"
+            f"{train.shape[1:]}, its test images {test.shape[1:]}; make them equal in the data set "
+            "(in height and width by benchmark.image_size)"
         )
     validation = source.train.read(cut.validation) if len(cut.validation) else train[:0]
 

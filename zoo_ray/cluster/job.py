@@ -6,8 +6,8 @@ from typing import Any
 
 from zoo_ray.members.spec import Recipe
 from zoo_ray.offer import WorkerPlan
+from zoo_ray.rules import Rules
 from zoo_ray.task import TaskLabels
-from zoo_ray.zoo.schedule import Rules
 
 DRIVER_AWAY_S = 60.0
 """How long those who talk to a driver wait for one that restarts."""

@@ -1,13 +1,12 @@
 """A search on Ray: Tune's trials are clients of one driver, whose workers fit for all of them."""
 
-import asyncio
 import contextlib
 import logging
 import math
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,18 +16,14 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from zoo_ray.cluster.ask import ask
-from zoo_ray.cluster.driver import Driver
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.session import work
-from zoo_ray.errors import UserError, without_credentials
-from zoo_ray.failures import FailedFit, record_failure
-from zoo_ray.members.spec import Recipe
+from zoo_ray.cluster.zoos import ZooJob, ZoosDriver
+from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import EpisodeReport, Status, Trial, Trials, zoo_report
 from zoo_ray.task import Task
-from zoo_ray.zoo.growth import Growth, Wanted
-from zoo_ray.zoo.schedule import Rules
 
 log = logging.getLogger("zoo_ray")
 
@@ -38,26 +33,14 @@ _TUNE_ENDS_S = 30.0
 _TELL_AGAIN_S = 0.1
 
 
-@dataclass(frozen=True)
-class ZooJob:
-    """One of a trial's zoos: which members it has, and how each is fitted."""
-
-    rules: Rules
-    recipe: Recipe
-
-
 # ---- the driver
 
 
-class SearchDriver(Driver):
+class SearchDriver(ZoosDriver):
     """The driver of a search: it grows the zoos of the trials that ask it to."""
 
     def _begin(self, job: Job, seen: SearchProgress | None) -> None:
         super()._begin(job, seen)
-        self._zoos: dict[int, list[Growth]] = {}
-        self._problems: dict[int, str] = {}
-        self._failed: dict[str, str] = {}
-        self._needed_ever: set[str] = set()
         self._ended = False
 
     async def episode(
@@ -75,12 +58,7 @@ class SearchDriver(Driver):
         """
         await self._started.wait()
         if trial not in self._zoos and trial not in self._problems:
-            self._zoos[trial] = [
-                Growth(tasks=self._job.tasks, rules=zoo.rules, recipe=zoo.recipe, score_test=False)
-                for zoo in zoos
-            ]
-            for number, growth in enumerate(self._zoos[trial]):
-                self._desk.add(growth, turn=(trial, number))
+            self._take_in(trial, zoos)
             await self._advance()
         async with self._changed:
             await self._changed.wait_for(lambda: self._stands(trial, episode))
@@ -103,17 +81,6 @@ class SearchDriver(Driver):
         self._ended = True
         await self._notify()
 
-    async def progress(self) -> SearchProgress | None:
-        """What is being fitted."""
-        if not self._started.is_set():
-            return None
-        return SearchProgress(
-            members_done=len(self._taken),
-            waiting=self._leases.waiting,
-            first_fit=self._first_fit,
-            fits=self._fits(),
-        )
-
     def _stands(self, trial: int, episode: int) -> bool:
         growths = self._zoos.get(trial, [])
         done = all(len(growth.episodes) >= episode for growth in growths)
@@ -122,49 +89,6 @@ class SearchDriver(Driver):
     def _over(self) -> bool:
         return self._ended or self._error is not None
 
-    def _needed(self) -> Set[str]:
-        for growths in self._zoos.values():
-            self._needed_ever.update(*(growth.certain for growth in growths))
-        return self._needed_ever
-
-    async def _run(self) -> str | None:
-        # What was claimed before, by trials that have ended or by another command, stays claimed.
-        self._needed_ever.update(await asyncio.to_thread(self._store.read_wanted, self._job.folder))
-        return await super()._run()
-
-    async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
-        """A spec that cannot be fitted ends the trials that want it, now or later; not the
-        search."""
-        digest = wanted.spec.digest
-        line = await asyncio.to_thread(
-            record_failure,
-            self._store,
-            folder=self._job.folder,
-            wanted=wanted,
-            failed=failed,
-            of=digest[:12],
-        )
-        self._failed[digest] = without_credentials(" ".join(line.split()))
-        self._leases.end(digest)
-        await self._end_trials(digest)
-
-    async def _missing(self, wanted: Wanted) -> None:
-        if wanted.spec.digest in self._failed:
-            await self._end_trials(wanted.spec.digest)
-        else:
-            await super()._missing(wanted)
-
-    async def _end_trials(self, digest: str) -> None:
-        """End the trials that want a member that cannot be fitted."""
-        for trial in {turn[0] for turn in self._desk.who_wants(digest)}:
-            self._problems[trial] = self._failed[digest]
-            self._forget(trial)
-        await self._notify()
-
-    def _forget(self, trial: int) -> None:
-        for number in range(len(self._zoos.pop(trial, []))):
-            self._desk.remove((trial, number))
-
 
 # ---- Tune
 
@@ -172,11 +96,9 @@ class SearchDriver(Driver):
 class Client(tune.Trainable):
     """A trial as Tune sees it: a step is an episode that the driver grows."""
 
-    def setup(
-        self, config: dict[str, Any], *, driver: Any = None, metric: str = "", episodes: int = 0
-    ) -> None:
+    def setup(self, config: dict[str, Any], *, driver: Any = None, metric: str = "") -> None:
         """Take what all trials share, and what this one is."""
-        self._driver, self._metric, self._episodes = driver, metric, episodes
+        self._driver, self._metric = driver, metric
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -198,7 +120,7 @@ class Client(tune.Trainable):
             self._metric: trial.score(self._metric),
             "members": len(trial.digests),
             "images": trial.images,
-            "done": trial.episodes == self._episodes,
+            "done": trial.episodes == self._zoos[0].rules.episodes,
             "report": (trial.episodes, report),
         }
 
@@ -259,10 +181,9 @@ class _Next(Searcher):
 class _Listener(tune.Callback):
     """Notes what trials report, and has the driver forget those that end."""
 
-    def __init__(self, here: _Here, driver: Any, *, episodes: int) -> None:
+    def __init__(self, here: _Here, driver: Any) -> None:
         self._here = here
         self._driver = driver
-        self._episodes = episodes
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:  # type: ignore[override]
         """Hear of an episode's end, or of why there is none."""
@@ -280,7 +201,8 @@ class _Listener(tune.Callback):
         if ours.problem is not None:
             self._end(ours, "failed")
         else:
-            self._end(ours, "complete" if ours.episodes == self._episodes else "stopped")
+            episodes = trial.config["zoos"][0].rules.episodes
+            self._end(ours, "complete" if ours.episodes == episodes else "stopped")
 
     def on_trial_error(self, *, trial: Any, **_: Any) -> None:  # type: ignore[override]
         """Hear that a trial's process has died too often, or cannot go on."""
@@ -377,7 +299,6 @@ def _stop(here: _Here, driver: Any, thread: threading.Thread) -> None:
 
 
 def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
-    episodes = len(config.base.benchmark.tasks)
     hours = config.budget.hours
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # CSV and JSON: trials.parquet has it all
@@ -388,9 +309,7 @@ def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we say what is to be said
     try:
-        client = tune.with_parameters(
-            Client, driver=driver, metric=config.metric, episodes=episodes
-        )
+        client = tune.with_parameters(Client, driver=driver, metric=config.metric)
         # The workers hold the CPUs. Trials wait, and need but a crumb of the head's node.
         crumb = tune.PlacementGroupFactory([{"node:__internal_head__": 0.001}])
         tune.Tuner(
@@ -399,7 +318,7 @@ def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
                 metric=config.metric,
                 mode="max" if config.maximised else "min",
                 search_alg=_Next(here),
-                scheduler=_scheduler(config, episodes=episodes),
+                scheduler=_scheduler(config),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=_folder_name,
@@ -411,7 +330,7 @@ def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
                 storage_path=folder,
                 verbose=0,
                 callbacks=[
-                    _Listener(here, driver, episodes=episodes),
+                    _Listener(here, driver),
                     TBXLoggerCallback(),  # type: ignore[no-untyped-call]
                 ],
                 failure_config=tune.FailureConfig(max_failures=_TRIAL_RESTARTS),
@@ -426,7 +345,9 @@ def _folder_name(trial: Any) -> str:
     return f"trial-{trial.config['trial'] + 1}"
 
 
-def _scheduler(config: SearchConfig, *, episodes: int) -> TrialScheduler:
+def _scheduler(config: SearchConfig) -> TrialScheduler:
     if config.scheduler == "none":
         return FIFOScheduler()  # type: ignore[no-untyped-call]
-    return ASHAScheduler(time_attr="training_iteration", max_t=episodes, grace_period=config.grace)
+    return ASHAScheduler(
+        time_attr="training_iteration", max_t=config.most_episodes, grace_period=config.grace
+    )

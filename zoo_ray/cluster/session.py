@@ -32,7 +32,7 @@ _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
-_KINDS = {"runs": "run", "searches": "search"}
+_KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
 _GO_ON = "the same command goes on where it ended"
 
 

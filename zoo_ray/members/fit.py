@@ -339,10 +339,7 @@ class _TrainingSet:
     def __init__(
         self, network: MultiHead, shares: Sequence[TaskShare], tasks: Sequence[Task], *, pad: int
     ) -> None:
-        chosen = [
-            np.tile(_replayed(task.train.labels, share.samples_per_class), share.repeats)
-            for task, share in zip(tasks, shares, strict=True)
-        ]
+        chosen = [share.rows(task.train.labels) for task, share in zip(tasks, shares, strict=True)]
         device = network.closed.device
         images = np.concatenate(
             [task.train.images[rows] for task, rows in zip(tasks, chosen, strict=True)]
@@ -384,14 +381,6 @@ class _TrainingSet:
             split = (torch.split(column, recipe.batch) for column in columns)
             yield from islice(zip(*split, strict=True), skipped, None)
             skipped = 0
-
-
-def _replayed(labels: np.ndarray, samples_per_class: int | None) -> np.ndarray:
-    """Rows of the first so many samples of each class, in stored order."""
-    if samples_per_class is None:
-        return np.arange(len(labels))
-    kept = [np.flatnonzero(labels == label)[:samples_per_class] for label in np.unique(labels)]
-    return np.sort(np.concatenate(kept))
 
 
 def _train(

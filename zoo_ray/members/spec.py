@@ -7,9 +7,15 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
+from zoo_ray.task import Labels
+
 FIT_VERSION = 2
 """Raised whenever our code changes the bits of a fit: members of other versions are not used."""
 
+Rows = npt.NDArray[np.intp]
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["cosine", "constant"]
 
@@ -71,13 +77,34 @@ class TaskShare:
 
     Attributes:
         digest: the task's content digest.
-        samples_per_class: the first so many training samples of each class; None: all of them.
+        samples_per_class: for each class, the first so many training samples; None: all of them.
         repeats: how often each of these samples occurs in an epoch.
     """
 
     digest: str
-    samples_per_class: int | None = None
+    samples_per_class: tuple[int, ...] | None = None
     repeats: int = 1
+
+    def rows(self, labels: Labels) -> Rows:
+        """The training samples that an epoch sees, in stored order, then again for each repeat.
+
+        Args:
+            labels: of the task's training part.
+        """
+        rows = np.arange(len(labels))
+        if self.samples_per_class is not None:
+            kept = [
+                np.flatnonzero(labels == label)[:count]
+                for label, count in enumerate(self.samples_per_class)
+            ]
+            rows = np.sort(np.concatenate(kept))
+        return np.tile(rows, self.repeats)
+
+    def samples(self, labels: Labels) -> int:
+        """How many `rows` there are."""
+        if self.samples_per_class is None:
+            return len(labels) * self.repeats
+        return sum(self.samples_per_class) * self.repeats
 
 
 @dataclass(frozen=True)
@@ -115,8 +142,13 @@ class MemberSpec:
     def from_dict(raw: Mapping[str, Any]) -> "MemberSpec":
         """The spec that `to_dict` wrote."""
         return MemberSpec(
-            tasks=tuple(TaskShare(**share) for share in raw["tasks"]),
+            tasks=tuple(_share(share) for share in raw["tasks"]),
             recipe=Recipe(**raw["recipe"]),
             seed=raw["seed"],
             fit_version=raw["fit_version"],
         )
+
+
+def _share(raw: Mapping[str, Any]) -> TaskShare:
+    counts = raw["samples_per_class"]
+    return TaskShare(raw["digest"], None if counts is None else tuple(counts), raw["repeats"])

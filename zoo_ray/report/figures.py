@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from zoo_ray.outcomes import Outcome
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
@@ -37,7 +38,8 @@ _MOST_LABELS = 10
 
 
 def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> bytes:
-    """Every task's test accuracy against the episode, from its arrival on, and their mean.
+    """Every task's test accuracy against the episode, or round, from its arrival on, and their
+    mean.
 
     The figure of the paper (Ramesh & Chaudhari 2022, figure 1): a line that rises to the right is
     backward transfer, one that falls is forgetting.
@@ -48,13 +50,15 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
         title: of the figure.
     """
     episodes = np.arange(1, len(accuracy) + 1)
+    arrivals = np.isnan(accuracy).sum(axis=0)
     with mpl.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
         colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(tasks)))
         for task, colour in enumerate(colours):
             style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": "o"}
-            axes.plot(episodes[task:], 100 * accuracy[task:, task], **style)
-        mean = 100 * np.array([row[: e + 1].mean() for e, row in enumerate(accuracy)])
+            seen = slice(arrivals[task], None)
+            axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
+        mean = 100 * np.nanmean(accuracy, axis=1)
         axes.plot(episodes, mean, color=_INK, linewidth=2.4, linestyle=(0, (4, 2)))
         ends = [*(100 * accuracy[-1]), mean[-1]]
         labels = [*(_short(name) for name in tasks), "mean of the tasks seen"]
@@ -64,7 +68,7 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
             ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
         axes.set_xlim(0.8, len(accuracy) + 0.2)
         axes.set_xticks(_whole_ticks(len(accuracy)))
-        axes.set_xlabel("episode")
+        axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
         axes.set_ylabel("test accuracy (%)")
         axes.set_title(_plain(title), loc="left", fontweight="bold")
         _label_ends(axes, ends, labels, inks)
@@ -182,6 +186,35 @@ def _importance_figure(
     axes.set_title(_plain(f"{title}: what matters"), loc="left", fontweight="bold")
     axes.grid(visible=False, axis="y")
     return _png(figure)
+
+
+def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
+    """Average accuracy of each contender: a dot for each seed, and their mean."""
+    grown = [outcome for outcome in outcomes if outcome.problem is None][::-1]
+    with mpl.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(grown)), layout="constrained")
+        for place, outcome in enumerate(grown):
+            spread = outcome.spread("average_accuracy")
+            assert spread is not None  # it always has a meaning
+            dots = [100 * value for value in spread.by_seed]
+            axes.plot(dots, [place] * len(dots), "o", color="#3b6ea5", alpha=0.55, ms=6)
+            axes.plot(100 * spread.mean, place, "|", color=_INK, ms=18, mew=2.4)
+            axes.annotate(
+                f"{100 * spread.mean:.2f}   {outcome.images:,.0f} images",
+                xy=(1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(8, 0),
+                textcoords="offset points",
+                va="center",
+                color=_MUTED,
+            )
+        axes.set_yticks(range(len(grown)), [_plain(outcome.name) for outcome in grown])
+        axes.set_ylim(-0.6, len(grown) - 0.4)
+        axes.margins(x=0.08)
+        axes.set_xlabel("average test accuracy (%): a dot for each seed, and their mean")
+        axes.set_title(_plain(title), loc="left", fontweight="bold")
+        axes.grid(visible=False, axis="y")
+        return _png(figure)
 
 
 def _finish(axes: Axes, *, metric: str, title: str) -> None:

@@ -53,7 +53,7 @@ class Live:
             "" if best is None else f"  best {100 * sign * best:.1f}%"
         )
         if self._console.is_terminal:
-            total = config.trials * len(config.base.benchmark.tasks)
+            total = config.trials * config.most_episodes
             episodes = sum(trial.episodes for trial in trials.all)
             self._bars.update(
                 self._zoo,
@@ -67,6 +67,23 @@ class Live:
         told, told_at = self._told
         if ended > told or time.monotonic() - told_at > _TELL_EVERY_S:
             self._told = (ended, time.monotonic())
+            self._console.print(status, highlight=False)
+
+    def update_comparison(self, progress: SearchProgress, asked: int) -> None:
+        """Show the present state of a comparison, whose zoos have so many members if none are
+        shared."""
+        done = progress.members_done
+        status = f"{done} of at most {asked} members, {progress.waiting} waiting"
+        if self._console.is_terminal:
+            description = "[bold]zoos[/bold]"
+            self._bars.update(
+                self._zoo, description=description, total=asked, completed=done, status=status
+            )
+            self._show_fits(progress.fits)
+            return
+        told_at = self._told[1]
+        if time.monotonic() - told_at > _TELL_EVERY_S:
+            self._told = (done, time.monotonic())
             self._console.print(status, highlight=False)
 
     def update(self, progress: Progress) -> None:

@@ -6,37 +6,92 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
 from zoo_ray.search.config import MEMBERS_PER_EPISODE
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.metrics import metrics
 
 
 def result_table(growth: Growth, *, title: str) -> RenderableType:
     """Final accuracy of every task, what it was when the task arrived, and the metrics."""
     accuracy = growth.accuracy()
+    arriving = growth.rules.arriving
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("task", overflow="fold", min_width=8)
-    for header in ("classes", "members", "on arrival", "in the end", "transfer"):
+    for header in (
+        *("classes", "members"),
+        *(("on arrival",) if arriving else ()),
+        "in the end",
+        *(("transfer",) if arriving else ()),
+    ):
         table.add_column(header, justify="right", no_wrap=True)
     final = growth.episodes[-1]
     for task, labels in enumerate(growth.tasks):
-        change = accuracy[-1, task] - accuracy[task, task]
+        end = accuracy[-1, task]
+        cells = [_percent(end)]
+        if arriving:
+            arrival = accuracy[task, task]
+            cells = [_percent(arrival), _percent(end), f"{100 * (end - arrival):+.2f}"]
+        elif not final.members_of_task[task]:
+            cells = [f"{_percent(end)} (a guess: no member knows it)"]
         table.add_row(
             f"{task + 1}  {escape(labels.name)}",
             str(len(labels.classes)),
             str(final.members_of_task[task]),
-            _percent(accuracy[task, task]),
-            _percent(accuracy[-1, task]),
-            f"{100 * change:+.2f}",
+            *cells,
         )
     summary = Table.grid(padding=(0, 2))
-    for name, value in metrics(accuracy)._asdict().items():
+    for name, value in growth.metrics()._asdict().items():
         summary.add_row(
             name.replace("_", " "), "-" if value is None else f"[bold]{_percent(value)}[/bold]"
         )
     return Group(table, summary)
+
+
+def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableType:
+    """Mean and standard deviation of the metrics over the seeds, and what each contender took."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("", overflow="fold")
+    first = outcomes[0]
+    headers = ("average accuracy", f"minus {escape(first.name)}", "learning accuracy")
+    for header in (*headers, "forward transfer", "backward transfer", "members", "images"):
+        table.add_column(header, justify="right")
+    for outcome in outcomes:
+        if outcome.problem is not None:
+            table.add_row(escape(outcome.name), f"[red]failed[/red] {escape(outcome.problem)}")
+            continue
+        minus = None if outcome is first else difference(outcome, first)
+        table.add_row(
+            escape(outcome.name),
+            f"[bold]{_spread(outcome.spread('average_accuracy'))}[/bold]",
+            _spread(minus, sign="+"),
+            _spread(outcome.spread("learning_accuracy")),
+            _spread(forward_transfer(outcome, outcomes), sign="+"),
+            _spread(outcome.spread("backward_transfer"), sign="+"),
+            str(outcome.members),
+            f"{outcome.images:,.0f}",
+        )
+    seeds = len(first.runs)
+    lines: list[RenderableType] = [table]
+    if seeds > 1:
+        lines.append(
+            f"mean ± standard deviation over {seeds} seeds, in per cent of test samples; "
+            "differences are paired by seed"
+        )
+    if any(forward_transfer(outcome, outcomes) for outcome in outcomes):
+        lines.append(
+            "forward transfer: learning accuracy minus Isolated's (a task has no head before it "
+            "arrives); a first task has none"
+        )
+    return Group(*lines)
+
+
+def _spread(spread: Spread | None, *, sign: str = "") -> str:
+    if spread is None:
+        return "-"
+    mean = f"{100 * spread.mean:{sign}.2f}"
+    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
 
 
 _MOST_ROWS = 30

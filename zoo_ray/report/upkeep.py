@@ -21,7 +21,8 @@ def runs_table(runs: Sequence[RunSummary], *, title: str) -> RenderableType:
         cells = ["[red]cannot be read[/red]", "", ""]
         if run.record is not None:
             dataset = str(run.record.config.get("benchmark", {}).get("dataset", ""))
-            episodes = f"{run.episodes} of {len(run.record.tasks)}"
+            of = run.record.episodes or len(run.record.tasks)
+            episodes = f"{run.episodes} of {of}"
             cells = [escape(dataset), episodes, str(run.members)]
         when = f"{run.modified:%Y-%m-%d %H:%M}"
         table.add_row(escape(run.name), *cells, decimal(run.size_bytes), when)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from zoo_ray.config import (
     vary,
 )
 from zoo_ray.errors import UserError
+from zoo_ray.rules import Rules
 from zoo_ray.search.space import KINDS, Dimension, Values, ends, grid_values, sample
 
 MetricName = Literal[
@@ -30,12 +32,14 @@ MetricName = Literal[
     "validation_backward_transfer",
     "validation_forgetting",
 ]
+DEFAULT_METRIC: MetricName = "validation_average_accuracy"
 DEFAULT_VALIDATION = 0.1
 MOST_TRIALS = 10_000
 """More than Ray's Tune bears in one search."""
 
 Whole = Annotated[int, Field(strict=True, ge=-(2**31), le=2**31)]
 MEMBERS_PER_EPISODE = "zoo.members_per_episode"
+_OF_SIZE = (MEMBERS_PER_EPISODE, "zoo.mode", "zoo.rounds", "zoo.warm_start", "zoo.closing_rounds")
 _SEARCHED = ("zoo", "recipe")
 _OF_PAST_TASKS = ("validation_backward_transfer", "validation_forgetting")
 
@@ -100,7 +104,7 @@ class SearchConfig(Section):
     grace_episodes: Count | None = None
     """Episodes before `asha` stops a trial; null: one more than tasks per member, up to which
     trials may not differ."""
-    metric: MetricName = "validation_average_accuracy"
+    metric: MetricName = DEFAULT_METRIC
     """What the best has most of (least of forgetting); the mean over the seeds."""
     seeds: list[Annotated[int, Field(ge=0, lt=2**63, strict=True)]] | None = Field(
         default=None, min_length=1
@@ -175,13 +179,18 @@ class SearchConfig(Section):
             )
         if len(self.base.benchmark.tasks) == 1 and self.metric in _OF_PAST_TASKS:
             raise UserError(f"metric = {self.metric}: it has no meaning for a stream of one task")
+        if self.metric != DEFAULT_METRIC and not all(rules.arriving for rules in self._all_rules()):
+            raise UserError(
+                f"metric = {self.metric}: it has no meaning where all tasks are there from the "
+                f"start; use {DEFAULT_METRIC}"
+            )
         self._check_asha()
         return self
 
     def _check_asha(self) -> None:
         if self.scheduler == "none":
             return
-        episodes = len(self.base.benchmark.tasks)
+        episodes = self.most_episodes
         most = self.most_tasks_per_member
         if self.grace_episodes is not None and self.grace_episodes <= most:
             raise UserError(
@@ -233,8 +242,16 @@ class SearchConfig(Section):
 
     def members(self, values: Values) -> int:
         """How many members a trial asks for."""
-        each = self.members_per_episode(values)
-        return len(self.base.benchmark.tasks) * each * len(self.all_seeds)
+        return self.rules(values).members * len(self.all_seeds)
+
+    def rules(self, values: Values) -> Rules:
+        """Which members a trial's zoos have."""
+        zoo = {
+            key.removeprefix("zoo."): value
+            for key, value in values.items()
+            if key.startswith("zoo.")
+        }
+        return self.base.model_copy(update={"zoo": self.base.zoo.model_copy(update=zoo)}).rules
 
     def members_per_episode(self, values: Values) -> int:
         """Of a trial's zoos."""
@@ -243,17 +260,23 @@ class SearchConfig(Section):
     @property
     def least_members(self) -> int:
         """How many members a trial asks for at least."""
-        return min(self._all_members())
+        return min(rules.members for rules in self._all_rules()) * len(self.all_seeds)
 
     @property
     def most_members(self) -> int:
         """How many members a trial asks for at most."""
-        return max(self._all_members())
+        return max(rules.members for rules in self._all_rules()) * len(self.all_seeds)
 
-    def _all_members(self) -> list[int]:
-        key = MEMBERS_PER_EPISODE
-        values = ends(self.space[key].dimension) if key in self.space else []
-        return [self.members({key: value}) for value in values] or [self.members({})]
+    @property
+    def most_episodes(self) -> int:
+        """How many episodes a trial has at most."""
+        return max(rules.episodes for rules in self._all_rules())
+
+    def _all_rules(self) -> list[Rules]:
+        """Of the trials that are extreme in what decides how many members there are."""
+        keys = [key for key in _OF_SIZE if key in self.space]
+        values = product(*(ends(self.space[key].dimension) for key in keys))
+        return [self.rules(dict(zip(keys, some, strict=True))) for some in values]
 
     def run_config(self, values: Values, *, seed: int) -> RunConfig:
         """The run that a trial is for one of its seeds.

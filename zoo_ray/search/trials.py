@@ -11,7 +11,6 @@ from zoo_ray.errors import UserError
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.space import Dimension, Values
 from zoo_ray.zoo.growth import Growth
-from zoo_ray.zoo.metrics import metrics
 
 OPTUNA_BATCH = 4
 """So many trials know of the same ones before them: their values, then, do not depend on which of
@@ -52,9 +51,9 @@ def zoo_report(growth: Growth, *, episode: int, epochs: int, ours: Set[str]) -> 
     members = growth.episodes[episode - 1].members
     digests = tuple(member.digest for member in members)
     return ZooReport(
-        scores=metrics(growth.accuracy("validation")[:episode, :episode])._asdict(),
+        scores=growth.metrics("validation", episode=episode)._asdict(),
         digests=digests,
-        images=epochs * sum(growth.samples(member) for member in members),
+        images=epochs * sum(member.samples for member in members),
         fitted=frozenset(digest for digest in digests if digest in ours),
     )
 

@@ -5,6 +5,7 @@ from zoo_ray.store.store import (
     CorruptMember,
     Store,
     StoredPredictions,
+    comparison_folder,
     run_folder,
     search_folder,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "StoredPredictions",
     "TaskRecord",
     "check_name",
+    "comparison_folder",
     "run_folder",
     "search_folder",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from zoo_ray.address import Address
 
-FOLDERS = ("members", "progress", "runs", "searches")
+FOLDERS = ("members", "progress", "runs", "searches", "comparisons")
 """All that a store keeps is in one of these; whatever else lies there is not ours."""
 
 Change = Callable[[bytes | None], bytes | None]

@@ -27,6 +27,8 @@ class RunRecord(BaseModel):
         recipe: the recipe resolved.
         zoo: the zoo's rules.
         tasks: the stream.
+        episodes: how many the zoo has when it is grown; None in records older than this key, which
+            have one for each task.
         versions: of Python and the packages that ran.
     """
 
@@ -35,6 +37,7 @@ class RunRecord(BaseModel):
     recipe: dict[str, Any]
     zoo: dict[str, Any]
     tasks: list[TaskRecord]
+    episodes: int | None = None
     versions: dict[str, str]
 
 

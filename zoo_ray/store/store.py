@@ -401,7 +401,8 @@ class Store:
             raise UserError(f"{self.shown}/{path}: not a search's table; remove it, or mend it")
         return {digest for digests in columns["digests"] for digest in digests}
 
-    # ---- what runs and searches have in common; their folder is `run_folder` or `search_folder`
+    # ---- what runs and searches have in common; their folder is `run_folder`, `search_folder`
+    # or `comparison_folder`
 
     def write_wanted(self, folder: str, digests: Sequence[str]) -> None:
         """Say which members work under way needs that its tables do not name yet."""
@@ -512,6 +513,15 @@ def search_folder(name: str) -> str:
         UserError: it is no name.
     """
     return f"searches/{check_name(name)}"
+
+
+def comparison_folder(name: str) -> str:
+    """Where a comparison's files are in the store; its zoos are runs.
+
+    Raises:
+        UserError: it is no name.
+    """
+    return f"comparisons/{check_name(name)}"
 
 
 def check_checkpoint(path: str, payload: bytes) -> Checkpoint:

@@ -16,6 +16,7 @@ from zoo_ray.store.store import (
     CorruptMember,
     Store,
     check_checkpoint,
+    comparison_folder,
     run_folder,
     search_folder,
 )
@@ -75,7 +76,8 @@ def verify(
     members = sorted(entry.digest for entry in store.members())
     checkpoints = sorted(entry.path for entry in store.files.list("progress"))
     runs, searches = _named(store, "runs"), _named(store, "searches")
-    total = len(members) + len(checkpoints) + len(runs) + len(searches)
+    comparisons = _named(store, "comparisons")
+    total = len(members) + len(checkpoints) + len(runs) + len(searches) + len(comparisons)
     problems: list[Problem] = []
     done = 0
 
@@ -93,6 +95,7 @@ def verify(
         check(checkpoints, lambda path: _check_checkpoint(store, path))
         check(runs, lambda name: _check_run(store, name, sums))
         check(searches, lambda name: _check_search(store, name))
+        check(comparisons, lambda name: _check_comparison(store, name))
     return Findings(len(members), len(runs), len(checkpoints), problems)
 
 
@@ -166,6 +169,13 @@ def _check_search(store: Store, name: str) -> list[Problem]:
     _tried(lambda: store.read_search(name), problems, "remove it, and give the command again")
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
     _tried(lambda: store.read_trial_digests(name), problems, mended)
+    return problems
+
+
+def _check_comparison(store: Store, name: str) -> list[Problem]:
+    problems: list[Problem] = []
+    mended = "the command of the comparison mends it"
+    _tried(lambda: store.read_wanted(comparison_folder(name)), problems, mended)
     return problems
 
 
@@ -255,7 +265,7 @@ def _named(store: Store, kind: str) -> list[str]:
 
 
 def _referred(store: Store) -> set[str]:
-    """All members that a run, a run under way or a search refers to."""
+    """All members that a run, a search, or work under way refers to."""
     found: set[str] = set()
     for name in _named(store, "runs"):
         found.update(store.read_wanted(run_folder(name)))
@@ -263,6 +273,8 @@ def _referred(store: Store) -> set[str]:
     for name in _named(store, "searches"):
         found.update(store.read_wanted(search_folder(name)))
         found.update(store.read_trial_digests(name))
+    for name in _named(store, "comparisons"):  # what is grown in them is runs
+        found.update(store.read_wanted(comparison_folder(name)))
     return found
 
 

@@ -28,21 +28,23 @@ def mean_log_loss(likelihood: npt.NDArray[np.floating]) -> float:
     return float(-np.log(np.maximum(likelihood, 1e-12)).mean())
 
 
-def boosting_weights(losses: Sequence[float] | Floats) -> Floats:
-    """Weights of the tasks seen: clip(exp((loss - mean) / mean), 1e-4, 1e3), or 1 if the mean is 0.
+def boosting_weights(losses: Sequence[float] | Floats, *, sharpness: float = 1.0) -> Floats:
+    """Weights of the tasks seen: clip(exp(s (loss - mean) / mean), 1e-4, 1e3), or 1 if the mean is
+    0; s is the sharpness, 1 in the paper.
 
     A task that the zoo explains badly, compared with the others, is drawn more often (Ramesh &
     Chaudhari 2022, section 3: the boosting weights of the episode's tasks).
 
     Args:
         losses: the zoo's log loss on the training part of each task seen, in stream order.
+        sharpness: how much the losses matter; 0: not at all.
     """
     losses = np.asarray(losses, dtype=np.float64)
     mean = losses.mean() if len(losses) else 0.0
     if mean == 0:
         return np.ones_like(losses)
     # np.clip of an overflown exponential is right, but not without a warning.
-    return np.clip(np.exp(np.minimum((losses - mean) / mean, 700.0)), 1e-4, 1e3)
+    return np.clip(np.exp(np.minimum(sharpness * ((losses - mean) / mean), 700.0)), 1e-4, 1e3)
 
 
 def draw_tasks(

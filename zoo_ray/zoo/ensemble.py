@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from zoo_ray.members.spec import Rows
 from zoo_ray.task import PARTS, PartName, Predictions, TaskLabels
 from zoo_ray.zoo.boosting import Floats, log_loss
 
@@ -17,10 +18,15 @@ class Ensemble:
 
     Args:
         tasks: the stream, in order.
+        rows: of each task's training part, the rows that losses are worked out from; None: all.
     """
 
-    def __init__(self, tasks: Sequence[TaskLabels]) -> None:
+    def __init__(
+        self, tasks: Sequence[TaskLabels], *, rows: Sequence[slice | Rows] | None = None
+    ) -> None:
         self._tasks = tasks
+        self._rows = rows = [slice(None)] * len(tasks) if rows is None else rows
+        self._train = [task.train[kept] for task, kept in zip(tasks, rows, strict=True)]
         self._sums: list[dict[PartName, Floats]] = [{} for _ in tasks]
         self._total_weight = [0.0] * len(tasks)
         self._members = [0] * len(tasks)
@@ -64,26 +70,27 @@ class Ensemble:
         return self._sums[position][part] / self._total_weight[position]
 
     def loss(self, position: int) -> float:
-        """Log loss of the average on the task's training part."""
+        """Log loss of the average on the task's training part, on the rows chosen."""
         loss = self._loss[position]
         if loss is None:
-            task = self._tasks[position]
-            loss = log_loss(self.prediction(position, "train"), task.train)
+            predicted = self.prediction(position, "train")[self._rows[position]]
+            loss = log_loss(predicted, self._train[position])
             self._loss[position] = loss
         return loss
 
     def likelihood(
         self, position: int, predictions: Mapping[PartName, npt.NDArray[np.floating]]
     ) -> Floats:
-        """What a member gives the true class of each training sample, float64."""
-        labels = self._tasks[position].train
-        return predictions["train"][np.arange(len(labels)), labels].astype(np.float64)
+        """What a member gives the true class of each training sample chosen, float64."""
+        labels = self._train[position]
+        predicted = predictions["train"][self._rows[position]]
+        return predicted[np.arange(len(labels)), labels].astype(np.float64)
 
     def likelihoods(self, position: int) -> tuple[Floats, float]:
         """The members' weighted sum of `likelihood`, and of their weights: with those of members
         more added, `mean_log_loss` of the quotient is what `loss` would be with them."""
         if not self._members[position]:
-            return np.zeros(len(self._tasks[position].train)), 0.0
+            return np.zeros(len(self._train[position])), 0.0
         return self.likelihood(position, self._sums[position]), self._total_weight[position]
 
     def accuracy(self, position: int, part: PartName) -> float:

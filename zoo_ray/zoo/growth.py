@@ -11,12 +11,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from zoo_ray.keys import hash_bits
-from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
+from zoo_ray.members.spec import MemberSpec, Recipe
+from zoo_ray.rules import Rules
 from zoo_ray.task import PartName, Predictions, TaskLabels
 from zoo_ray.zoo.boosting import Floats, boosting_weights, mean_log_loss
+from zoo_ray.zoo.buffer import Buffer
 from zoo_ray.zoo.ensemble import Ensemble
 from zoo_ray.zoo.forecast import Predictor, Standing, mean_change
-from zoo_ray.zoo.schedule import Draw, Rules, Slot, draw_episode, prospects, settled_episodes
+from zoo_ray.zoo.metrics import Metrics, metrics
+from zoo_ray.zoo.schedule import Draw, Slot, draw_episode, prospects, settled_episodes
 
 # So many members that are here early are folded into the guess of what comes after them: a bound
 # on the work, and guesses that far ahead are vague anyway.
@@ -31,11 +34,13 @@ class Wanted:
         slot: its place in the zoo.
         tasks: positions of its tasks in the stream, in the order of `spec.tasks`.
         spec: what it is.
+        samples: training samples that an epoch of its fit sees, repeats included.
     """
 
     slot: Slot
     tasks: tuple[int, ...]
     spec: MemberSpec
+    samples: int
 
     @property
     def name(self) -> str:
@@ -45,12 +50,13 @@ class Wanted:
 
 @dataclass(frozen=True)
 class GrownMember:
-    """A member of the zoo, as the run's record names it."""
+    """A member of the zoo, as the run's record names it; `samples` as in `Wanted`."""
 
     slot: Slot
     tasks: tuple[int, ...]
     digest: str
     predictions_sha256: str
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ class Episode:
 
     Attributes:
         members: the episode's new members, in order of index.
-        weights: boosting weights of the past tasks that its draws saw, shape (episode - 1,).
+        weights: boosting weights of the tasks that its draws chose from, shape (tasks,).
         members_of_task, losses, validation_accuracy, test_accuracy: of each task seen, after the
-            episode; shape (episode,). Validation accuracy is NaN without a validation part.
+            episode; shape (tasks seen,). Validation accuracy is NaN without a validation part.
     """
 
     members: tuple[GrownMember, ...]
@@ -110,8 +116,11 @@ class Growth:
         self.arrivals = 0
         self._recipe = recipe
         self._score_test = score_test
-        self._ensemble = Ensemble(tasks)
-        self._weights = np.ones(0)
+        self._buffer = Buffer(tasks, fraction=rules.replay)
+        self._ensemble = Ensemble(tasks, rows=[self._buffer.rows(i) for i in range(len(tasks))])
+        before = [self._ensemble.loss(task) for task in range(rules.known(1))]
+        self._weights = boosting_weights(before, sharpness=rules.sharpness)
+        self._drawn = np.zeros(len(tasks))
         self._wanted: dict[str, Wanted] = {}
         self._draws: dict[int, list[Wanted]] = {}
         self._certain: set[str] = set()
@@ -123,12 +132,13 @@ class Growth:
     @property
     def finished(self) -> bool:
         """Whether the zoo has all its members."""
-        return len(self.episodes) == self.rules.tasks
+        return len(self.episodes) == self.rules.episodes
 
     @property
     def members_left(self) -> int:
         """How many members have not been delivered."""
-        undrawn = self.rules.tasks - self.drawn_episodes
+        # A warm start, which is smaller, is never among the undrawn.
+        undrawn = self.rules.episodes - self.drawn_episodes
         return len(self._wanted) + undrawn * self.rules.members_per_episode
 
     @property
@@ -165,7 +175,8 @@ class Growth:
             folded.append(draw)
             for task, likelihood in zip(draw.tasks, here.likelihoods, strict=True):
                 total, weight = with_early.get(task) or self._ensemble.likelihoods(task)
-                total, weight = with_early[task] = total + likelihood, weight + 1
+                more = self._weight(task, draw.slot.episode)
+                total, weight = with_early[task] = total + more * likelihood, weight + more
                 losses[task] = mean_log_loss(total / weight)
             return losses
 
@@ -224,16 +235,24 @@ class Growth:
         matrix = np.full((len(self.episodes), self.rules.tasks), np.nan)
         for row, episode in enumerate(self.episodes):
             scores = episode.test_accuracy if part == "test" else episode.validation_accuracy
-            matrix[row, : row + 1] = scores
+            matrix[row, : len(scores)] = scores
         return matrix
+
+    def metrics(
+        self, part: Literal["validation", "test"] = "test", *, episode: int | None = None
+    ) -> Metrics:
+        """The field's metrics, of the tasks seen by the end of an episode (None: of the last)."""
+        episode = episode or len(self.episodes)
+        return metrics(self.accuracy(part)[:episode, : self.rules.seen(episode)])
 
     def members(self) -> list[GrownMember]:
         """The members of all complete episodes, in the order in which they were averaged."""
         return [member for episode in self.episodes for member in episode.members]
 
-    def samples(self, member: GrownMember) -> int:
-        """Training samples that an epoch of a member's fit sees, repeats included."""
-        return sum(len(self.tasks[task].train) for task in member.tasks)
+    def mean_samples(self, episode: int) -> float:
+        """`Wanted.samples` of a member of an episode, if each task were the stream's mean one."""
+        newest, tasks = self.rules.newest(episode), self.rules.tasks_at(episode)
+        return self._buffer.mean_samples(newest=newest, tasks=tasks)
 
     def digest(self) -> str:
         """SHA-256 over the members' specs and predictions, in order: equal for equal zoos."""
@@ -245,7 +264,15 @@ class Growth:
     def _settle(self) -> None:
         for episode in settled_episodes(self.rules, complete=len(self.episodes)):
             if episode not in self._draws:
-                draws = draw_episode(self.rules, episode=episode, weights=self._weights)
+                known = self.rules.known(episode)
+                draws = draw_episode(
+                    self.rules,
+                    episode=episode,
+                    weights=self._weights,
+                    members=self._drawn[:known],
+                )
+                for draw in draws:
+                    self._drawn[[*draw.tasks]] += 1
                 self._draws[episode] = [self._member(draw) for draw in draws]
         drawn = [wanted for draws in self._draws.values() for wanted in draws]
         certain = {wanted.spec.digest for wanted in drawn}
@@ -266,12 +293,19 @@ class Growth:
         known = self._members.get(draw)
         if known is not None:
             return known
+        episode = draw.slot.episode
+        newest, tasks = self.rules.newest(episode), len(draw.tasks)
+        shares = [self._buffer.share(task, newest=newest, tasks=tasks) for task in draw.tasks]
         spec = MemberSpec(
-            tasks=tuple(TaskShare(self.tasks[task].digest) for task in draw.tasks),
+            tasks=tuple(shares),
             recipe=self._recipe,
-            seed=hash_bits("fit", self.rules.seed, draw.slot.episode, draw.slot.index),
+            seed=hash_bits("fit", self.rules.seed, self.rules.key(episode), draw.slot.index),
         )
-        wanted = Wanted(slot=draw.slot, tasks=draw.tasks, spec=spec)
+        samples = sum(
+            share.samples(self.tasks[task].train)
+            for share, task in zip(shares, draw.tasks, strict=True)
+        )
+        wanted = Wanted(slot=draw.slot, tasks=draw.tasks, spec=spec, samples=samples)
         self._members[draw] = self._named[spec.digest] = wanted
         return wanted
 
@@ -292,9 +326,12 @@ class Growth:
             digest = wanted.spec.digest
             here = self._here[digest]
             for position, prediction in zip(wanted.tasks, here.predictions, strict=True):
-                self._ensemble.add(position, prediction)
-            members.append(GrownMember(wanted.slot, wanted.tasks, digest, here.sha256))
-        seen = range(episode)
+                weight = self._weight(position, episode)
+                self._ensemble.add(position, prediction, weight=weight)
+            members.append(
+                GrownMember(wanted.slot, wanted.tasks, digest, here.sha256, wanted.samples)
+            )
+        seen = range(self.rules.seen(episode))
         losses = np.array([self._ensemble.loss(task) for task in seen])
         self.episodes.append(
             Episode(
@@ -305,10 +342,15 @@ class Growth:
                 validation_accuracy=self._accuracies(seen, "validation"),
                 test_accuracy=self._accuracies(seen, "test")
                 if self._score_test
-                else np.full(episode, np.nan),
+                else np.full(len(seen), np.nan),
             )
         )
-        self._weights = boosting_weights(losses)
+        self._weights = boosting_weights(losses, sharpness=self.rules.sharpness)
+
+    def _weight(self, task: int, episode: int) -> float:
+        """Of a member's prediction on a task, in the average: those that saw the task whole weigh
+        more."""
+        return 1 / self.rules.replay if task in self.rules.newest(episode) else 1.0
 
     def _accuracies(self, seen: range, part: PartName) -> Floats:
         return np.array([self._ensemble.accuracy(task, part) for task in seen])

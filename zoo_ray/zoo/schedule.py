@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from zoo_ray.rules import Rules
 from zoo_ray.zoo.boosting import Floats, boosting_weights, draw_noise, draw_tasks
 from zoo_ray.zoo.forecast import Forecast, Predictor, Standing, mean_change
 
@@ -15,41 +16,6 @@ URGENCY = 0.97
 
 # After so many slots without a likely draw, what comes later is likelier still to be unlikely.
 _HOPELESS = 20
-
-Mode = Literal["continual", "isolated", "uniform"]
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What decides which members a zoo has.
-
-    Attributes:
-        tasks: length of the stream.
-        mode: see `zoo_ray.config.ZooConfig`.
-        tasks_per_member: b, the newest task included.
-        members_per_episode: m.
-        seed: the run's seed.
-    """
-
-    tasks: int
-    mode: Mode
-    tasks_per_member: int
-    members_per_episode: int
-    seed: int
-
-    @property
-    def past_tasks(self) -> int:
-        """How many past tasks a member is given beside the newest, where there are so many."""
-        return 0 if self.mode == "isolated" else self.tasks_per_member - 1
-
-    def tasks_at(self, episode: int) -> int:
-        """How many tasks the members of an episode are fitted on."""
-        return min(self.past_tasks + 1, episode)
-
-    @property
-    def members(self) -> int:
-        """How many members the grown zoo has."""
-        return self.tasks * self.members_per_episode
 
 
 @dataclass(frozen=True, order=True)
@@ -75,48 +41,81 @@ class Draw(NamedTuple):
 def settled_episodes(rules: Rules, *, complete: int) -> range:
     """The episodes after the complete ones whose draws no loss can change any more.
 
-    These are the next one; the episodes up to b, which draw every task; and all of them where the
-    draw does not look at losses.
+    These are the next one; the episodes up to b, which draw every task; all of them where the draw
+    does not look at losses; and the closing rounds once all of the stream's are.
 
     Args:
         complete: how many episodes have all their members.
     """
-    if rules.mode != "continual" or rules.past_tasks == 0:
-        last = rules.tasks
+    if rules.arriving:
+        blind = rules.mode == "uniform" or rules.past_tasks == 0
+        last = rules.tasks if blind else min(max(complete, rules.past_tasks) + 1, rules.tasks)
+        if last == rules.tasks:
+            last = rules.episodes
     else:
-        last = min(max(complete + 1, rules.past_tasks + 1), rules.tasks)
+        takes_all = rules.tasks_per_member >= rules.tasks
+        last = rules.episodes if takes_all else min(complete + 1, rules.episodes)
     return range(complete + 1, last + 1)
 
 
-def draw_episode(rules: Rules, *, episode: int, weights: Floats) -> list[Draw]:
+def draw_episode(
+    rules: Rules, *, episode: int, weights: Floats, members: Floats | None = None
+) -> list[Draw]:
     """The draws of one episode's members.
 
     Args:
-        episode: from 1; its newest task has position episode - 1.
-        weights: boosting weights of the episode - 1 past tasks; not read in a mode, or in an
+        episode: from 1.
+        weights: boosting weights of the tasks that it chooses from; not read in a mode, or in an
             early episode, that does not look at them.
+        members: how many members these tasks have, those of earlier episodes that are still to
+            come included; read by closing rounds, and where there is a `count_penalty`.
     """
-    past = episode - 1
-    if rules.mode == "uniform":
-        weights = np.ones(past)
-    if rules.past_tasks >= past:
-        weights = np.ones(past)  # every past task is drawn: their losses may not be known yet
+    known, newest = rules.known(episode), rules.newest(episode)
+    indices = range(rules.members_at(episode))
+    if rules.arriving and not newest:
+        return _closing_draws(rules, episode=episode, members=members)
+    count = rules.tasks_at(episode) - len(newest)
+    if rules.mode == "uniform" or count >= known:
+        weights = np.ones(known)  # if every task is drawn, their losses may not be known yet
+    weights = _weighed(rules, weights, members)
     return [
         Draw(
             slot=Slot(episode, index),
             tasks=(
                 *draw_tasks(
                     weights=weights,
-                    count=rules.past_tasks,
+                    count=count,
                     seed=rules.seed,
-                    episode=episode,
+                    episode=rules.key(episode),
                     index=index,
                 ),
-                past,
+                *newest,
             ),
         )
-        for index in range(rules.members_per_episode)
+        for index in indices
     ]
+
+
+def _closing_draws(rules: Rules, *, episode: int, members: Floats | None) -> list[Draw]:
+    """Tasks of the fewest members first; of equals, the draw's noise decides."""
+    assert members is not None
+    members = members.copy()
+    draws = []
+    for index in range(rules.members_per_episode):
+        noise = draw_noise(rules.seed, rules.key(episode), index, rules.tasks)
+        order = np.lexsort((-noise, members))
+        chosen = np.sort(order[: rules.tasks_at(episode)])
+        members[chosen] += 1  # also those of one round are spread
+        draws.append(Draw(Slot(episode, index), tuple(chosen.tolist())))
+    return draws
+
+
+def _weighed(rules: Rules, weights: Floats, members: Floats | None) -> Floats:
+    """Weights of the draw: those of boosting, less for tasks that have many members."""
+    if rules.count_penalty == 0:
+        return weights
+    assert members is not None
+    return weights / np.maximum(members, 1.0) ** rules.count_penalty
 
 
 class Prospect(NamedTuple):
@@ -159,16 +158,19 @@ def prospects(
         predict: guesses losses.
     """
     settled = settled_episodes(rules, complete=len(standings))
-    if settled.stop > rules.tasks:
+    # What is not guessed: the rounds of a multi-task zoo.
+    if settled.stop > rules.tasks or not rules.arriving:
         return []
     forecast = predict(standings)
+    having = np.array(standings[-1].members if standings else (), dtype=np.float64)
     found: list[Prospect] = []
     missing = hopeless = 0
     for episode in range(len(standings) + 1, rules.tasks + 1):
         if episode not in settled and (missing >= count or hopeless >= _HOPELESS):
             break
         members, known, whole = np.zeros(episode - 1), dict[int, float](), True
-        for draw, inclusion, options in _outlook(rules, episode, forecast, episode in settled):
+        outlook = _outlook(rules, episode, forecast, episode in settled, having)
+        for draw, inclusion, options in outlook:
             losses = fold(draw)
             missing += losses is None and episode not in settled
             if losses:
@@ -183,6 +185,9 @@ def prospects(
         if not whole:
             known.pop(episode - 1, None)
         forecast = forecast.after(members, known)
+        if rules.count_penalty:
+            more = np.sum([slot.inclusion for slot in outlook], axis=0)
+            having = np.append(having + more, rules.members_per_episode)
     return sorted(found, key=lambda prospect: -prospect.worth)
 
 
@@ -195,14 +200,18 @@ class _Outlook(NamedTuple):
     options: list[tuple[Draw, float]]
 
 
-def _outlook(rules: Rules, episode: int, forecast: Forecast, settled: bool) -> list[_Outlook]:
-    weights = boosting_weights(forecast.losses)
+def _outlook(
+    rules: Rules, episode: int, forecast: Forecast, settled: bool, members: Floats
+) -> list[_Outlook]:
+    weights = boosting_weights(forecast.losses, sharpness=rules.sharpness)
     if settled:
-        draws = draw_episode(rules, episode=episode, weights=weights)
+        draws = draw_episode(rules, episode=episode, weights=weights, members=members)
         return [_Outlook(draw, _share(draw), []) for draw in draws]
     indices = range(rules.members_per_episode)
     noise = np.stack([draw_noise(rules.seed, episode, index, episode - 1) for index in indices])
-    odds = _Odds(np.log(weights) + noise, forecast.weight_errors, count=rules.past_tasks)
+    scores = np.log(_weighed(rules, weights, members)) + noise
+    errors = rules.sharpness * forecast.weight_errors
+    odds = _Odds(scores, errors, count=rules.past_tasks)
     slots = []
     for index, sets in zip(indices, odds.likeliest(), strict=True):
         slot = Slot(episode, index)

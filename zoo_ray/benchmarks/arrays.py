@@ -1,0 +1,143 @@
+"""Images and labels as numpy arrays: of a program, or of a .npz file."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import numpy.typing as npt
+
+from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.source import MAX_CLASSES, Source, Split, check_labels, numbered_classes
+from zoo_ray.benchmarks.unpickle import text
+from zoo_ray.errors import UserError
+from zoo_ray.task import Images, Labels
+
+Arrays = tuple[npt.ArrayLike, npt.ArrayLike]
+"""Images and labels, as `arrays_source` takes them."""
+
+# What a file may call its training images and labels, and its test images and labels.
+_NAMES = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("images", "labels"),
+)
+
+
+def arrays_source(
+    *,
+    train: Arrays,
+    test: Arrays | None = None,
+    class_names: Sequence[str] | None = None,
+    where: str = "arrays",
+) -> Source:
+    """A data set of arrays, for a configuration with `benchmark.dataset: arrays`.
+
+    Args:
+        train: images, uint8, shape (samples, height, width) or (samples, height, width, channels)
+            with 1 or 3 channels; and labels, integers from 0, shape (samples,) or (samples, 1).
+        test: the same; None: a share of each class in `train` is set aside
+            (`benchmark.test_share`).
+        class_names: names by class number; numbers as names if not given.
+        where: what errors call the arrays.
+
+    Raises:
+        UserError: the arrays are not of these types and shapes, or do not go together.
+    """
+    names = None if class_names is None else _checked_names(class_names, where)
+    splits = [
+        _checked(*pair, names=names, where=f"{where}: {split}")
+        for split, pair in (("train", train), ("test", test))
+        if pair is not None
+    ]
+    return Source(
+        class_names=names or numbered_classes(*(labels for _, labels in splits)),
+        train=Split.of_arrays(*splits[0]),
+        test=Split.of_arrays(*splits[1]) if test is not None else None,
+    )
+
+
+def read_npz(path: Path) -> Source:
+    """Read `x_train`, `y_train`, `x_test` and `y_test` (as Keras names them), or `train_images`,
+    `train_labels`, `test_images` and `test_labels` (as MedMNIST does), or `images` and `labels`,
+    and `class_names` if the file has them.
+
+    Other arrays are ignored, so MedMNIST's `val_images` too: published results are of models
+    fitted without them.
+
+    Raises:
+        UserError: the file is no .npz or damaged, or its arrays are not what `arrays_source` takes.
+    """
+    where = printable(str(path), limit=400)
+    try:
+        with path.open("rb") as file:
+            if not is_zipfile(file):
+                raise ValueError("no archive of arrays")
+        with np.load(path, allow_pickle=False) as content:
+            names = next((names for names in _NAMES if {*names} <= content.keys()), None)
+            if names is None:
+                raise UserError(
+                    f"{where}: its arrays are {_listed(content)}; expected are "
+                    f"{', or '.join(map(_listed, _NAMES))}; save them so, by numpy.savez"
+                )
+            arrays = [content[name] for name in names]
+            class_names = content["class_names"].tolist() if "class_names" in content else None
+    except UserError:
+        raise
+    except Exception as error:  # a damaged archive can make its readers raise anything
+        why = printable(str(error) or type(error).__name__, limit=160)
+        raise UserError(
+            f"{where}: not a readable .npz file ({why}); save it again, by numpy.savez"
+        ) from None
+    return arrays_source(
+        train=(arrays[0], arrays[1]),
+        test=(arrays[2], arrays[3]) if arrays[2:] else None,
+        class_names=class_names,
+        where=where,
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return printable(", ".join(names), limit=200) or "none"
+
+
+def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
+    names = np.asarray(class_names)
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise UserError(
+            f"{where}: class_names: {_described(names)}; give a string for each class number"
+        )
+    return tuple(text(name, instead=number) for number, name in enumerate(names))
+
+
+def _checked(
+    images: npt.ArrayLike, labels: npt.ArrayLike, *, names: tuple[str, ...] | None, where: str
+) -> tuple[Images, Labels]:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UserError(
+            f"{where} images: {_described(images)}; allowed is uint8 of shape (samples, height, "
+            "width) or (samples, height, width, channels) with 1 or 3 channels; convert them"
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise UserError(
+            f"{where} labels: {_described(labels)}; allowed are integers, class numbers from 0, of "
+            "shape (samples,) or (samples, 1); convert them"
+        )
+    if len(images) != len(labels):
+        raise UserError(
+            f"{where}: {len(images)} images, but {len(labels)} labels; give each image one"
+        )
+    if 0 in images.shape:
+        raise UserError(f"{where} images: {_described(images)}, which is empty; give some")
+    classes = MAX_CLASSES if names is None else len(names)
+    return images, check_labels(labels, classes=classes, where=f"{where} labels")
+
+
+def _described(array: npt.NDArray[Any]) -> str:
+    return printable(f"an array of {array.dtype} and shape {array.shape}", limit=200)

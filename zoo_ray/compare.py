@@ -1,0 +1,394 @@
+"""A comparison: one stream, several configurations, several seeds; each zoo is a run."""
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zoo_ray.config import RunConfig, override, validate_config, vary
+from zoo_ray.errors import UserError
+from zoo_ray.offer import WorkerPlan
+from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
+from zoo_ray.plan import Plan, plan_run
+from zoo_ray.progress import Progress, SearchProgress, training_samples
+from zoo_ray.replay import Tally, not_shared, replay
+from zoo_ray.rules import Mode
+from zoo_ray.run import (
+    record_run,
+    recorded_precision,
+    refuse_other_configuration,
+    write_results,
+)
+from zoo_ray.store import Store, check_name, comparison_folder, run_folder
+from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.metrics import Metrics
+
+_METRICS = Metrics._fields
+_VARIED = ("zoo", "recipe")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A configuration to be compared, by the name that tables call it."""
+
+    name: str
+    config: RunConfig
+
+
+def mode_contender(config: RunConfig, mode: Mode) -> Contender:
+    """A configuration in another mode, without the keys of `zoo` that have no meaning there."""
+    return Contender(mode, config.model_copy(update={"zoo": config.zoo.in_mode(mode)}))
+
+
+def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
+    """A configuration with other values of `zoo` and `recipe`.
+
+    Args:
+        config: what is varied.
+        items: `key.key=value`, as of `zoo_ray.config.read_config`.
+
+    Raises:
+        UserError: a key or value is not allowed.
+    """
+    raw = config.model_dump(mode="json", exclude_unset=True)
+    for item in items:
+        key = item.partition("=")[0].strip()
+        if key.partition(".")[0] not in _VARIED or key == "zoo.seed":
+            raise UserError(
+                f"--vary {item}: what is compared differs in keys of zoo and recipe, as "
+                "zoo.tasks_per_member=3 (seeds are given by --seeds)"
+            )
+        override(raw, item)
+    name = ", ".join(item.strip().rpartition("zoo.")[2] for item in items)
+    return Contender(name, validate_config(raw, source=f"--vary {' '.join(items)}"))
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What a comparison has shown, and what it took.
+
+    Attributes:
+        name: of the comparison.
+        store: address of the store.
+        seeds: of each contender's zoos.
+        outcomes: of the contenders; differences are to the first.
+        asked: members that all zoos have, shared ones counted for each.
+        fitted: members that this command fitted.
+        read: the others, each counted once.
+        files: where the results are.
+        wall_s: seconds that the command took.
+    """
+
+    name: str
+    store: str
+    seeds: Sequence[int]
+    outcomes: Sequence[Outcome]
+    asked: int
+    fitted: int
+    read: int
+    files: Sequence[str]
+    wall_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `--json`: a contract that scripts rely on."""
+        return {
+            "comparison": self.name,
+            "store": self.store,
+            "contenders": outcome_dicts(self.outcomes),
+            "seeds": list(self.seeds),
+            "asked": self.asked,
+            "fitted": self.fitted,
+            "read": self.read,
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+def outcome_dicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Outcomes as plain values."""
+
+    def plain(spread: Spread | None) -> dict[str, Any] | None:
+        return spread and spread._asdict() | {"by_seed": list(spread.by_seed)}
+
+    return [
+        {
+            "name": outcome.name,
+            "mode": outcome.rules.mode,
+            "runs": list(outcome.runs),
+            "members": outcome.members,
+            "images": round(outcome.images),
+            **{metric: plain(outcome.spread(metric)) for metric in _METRICS},
+            "difference": plain(difference(outcome, outcomes[0])),
+            "forward_transfer": plain(forward_transfer(outcome, outcomes)),
+            "problem": outcome.problem,
+        }
+        for outcome in outcomes
+    ]
+
+
+@dataclass(frozen=True)
+class _Zoo:
+    """A contender's zoo for one seed."""
+
+    run: str
+    plan: Plan
+    growth: Growth
+
+
+def compare(
+    config: RunConfig,
+    *,
+    contenders: Sequence[Contender],
+    seeds: Sequence[int],
+    name: str,
+    address: str | None = None,
+    on_progress: Callable[[SearchProgress, int], None] = lambda _progress, _asked: None,
+    started: float | None = None,
+) -> ComparisonResult:
+    """Grow the zoos of all contenders for all seeds, and record each as a run in the store.
+
+    They share workers and members. The same command goes on where the store ends. Isolated is also
+    grown with as many members as fit into the images of the first contender that is not: one
+    member per task and many differ in transfer and in ensembling at once.
+
+    Args:
+        config: benchmark, workers and store of all.
+        contenders: what is compared, one at least; names are distinct.
+        seeds: one at least; distinct.
+        name: of the comparison, unique in the store.
+        address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
+            started if anything is left to fit, unless `workers.count` is 0.
+        on_progress: called about twice a second, with how many members all zoos have.
+        started: when the command began, in seconds since the epoch; now if not given.
+
+    Raises:
+        UserError: anything outside the program is not as it must be, or no zoo could be grown; see
+            the message.
+    """
+    started = started or time.time()
+    _check_distinct(contenders, seeds)
+    store = Store(config.store)
+    folder = comparison_folder(name)
+    with contextlib.ExitStack() as until_grown:
+        plan = _plan(config, contenders, seeds, store, name, address, until_grown)
+        contenders = [*contenders, *_matched(contenders, plan)]
+        zoos = [
+            [_zoo(contender, seed, plan, name=name) for seed in seeds] for contender in contenders
+        ]
+        everyone = [zoo for group in zoos for zoo in group]
+        records = [store.read_run(check_name(zoo.run)) for zoo in everyone]
+        for zoo, record in zip(everyone, records, strict=True):
+            if record is not None:
+                refuse_other_configuration(zoo.plan, record, name=zoo.run)
+        for zoo, record in zip(everyone, records, strict=True):
+            record_run(store, zoo.plan, record, name=zoo.run)
+        tally = Tally(call=uuid.uuid4().hex)
+        for zoo in everyone:
+            replay(zoo.growth, store, tally=tally)
+        problems = _grow(everyone, plan, store, folder=folder, tally=tally, on_progress=on_progress)
+    for zoo in everyone:
+        if zoo.growth.finished:
+            write_results(zoo.growth, store, name=zoo.run)
+    if len(problems) == len(everyone):
+        raise UserError(f"no zoo could be grown; the first: {next(iter(problems.values()))}")
+    outcomes = [
+        _outcome(contender, group, problems)
+        for contender, group in zip(contenders, zoos, strict=True)
+    ]
+    files = _write(outcomes, store, folder=folder, title=name)
+    store.clear_wanted(folder)
+    return ComparisonResult(
+        name=name,
+        store=store.address,
+        seeds=seeds,
+        outcomes=outcomes,
+        asked=sum(zoo.plan.rules.members for zoo in everyone),
+        fitted=len(tally.ours),
+        read=len(tally.others),
+        files=files,
+        wall_s=time.time() - started,
+    )
+
+
+def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> None:
+    names = [contender.name for contender in contenders]
+    for key, values in (("--modes and --vary", names), ("--seeds", seeds)):
+        twice = [str(value) for value in values if list(values).count(value) > 1]
+        if twice:
+            raise UserError(f"{key}: {twice[0]} is given twice; once is enough")
+
+
+def _plan(
+    config: RunConfig,
+    contenders: Sequence[Contender],
+    seeds: Sequence[int],
+    store: Store,
+    name: str,
+    address: str | None,
+    until_grown: contextlib.ExitStack,
+) -> Plan:
+    """The plan that all have in common, its data read; Ray is started meanwhile."""
+    offer = None
+    with_ray = config.workers.count != 0
+    if address is not None and with_ray:
+        from zoo_ray.cluster.session import cluster_offer, joined  # imports Ray
+
+        until_grown.enter_context(joined(address))
+        offer = cluster_offer()
+    record = store.read_run(_run_name(name, contenders[0], seeds[0]))
+
+    def start_ray(workers: WorkerPlan) -> None:
+        if workers.count and record is None:
+            from zoo_ray.cluster.session import local_ray  # imports Ray
+
+            until_grown.enter_context(local_ray())
+
+    return plan_run(
+        config,
+        offer=offer,
+        precision=recorded_precision(record.recipe if record else None),
+        members=len(seeds) * sum(contender.config.rules.members for contender in contenders),
+        meanwhile=start_ray,
+    )
+
+
+def _matched(contenders: Sequence[Contender], plan: Plan) -> list[Contender]:
+    """Isolated with as many members as fit into the images of the first zoo that is not."""
+    others = [c for c in contenders if c.config.zoo.mode != "isolated"]
+    matched = []
+    for contender in contenders if others else ():
+        zoo = contender.config.zoo
+        if zoo.mode != "isolated":
+            continue
+        ours = _images(plan.vary(contender.config)) / zoo.members_per_episode
+        members = round(_images(plan.vary(others[0].config)) / ours)
+        if members > zoo.members_per_episode:
+            more = zoo.model_copy(update={"members_per_episode": members})
+            config = contender.config.model_copy(update={"zoo": more})
+            matched.append(Contender(f"{contender.name} x {members}", config))
+    return matched
+
+
+def _images(plan: Plan) -> float:
+    return training_samples(plan.growth()).total * plan.recipe.epochs
+
+
+def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> _Zoo:
+    plan = plan.vary(vary(contender.config, {"zoo.seed": seed}, source="--seeds"))
+    return _Zoo(_run_name(name, contender, seed), plan, plan.growth())
+
+
+def _run_name(name: str, contender: Contender, seed: int) -> str:
+    words = "".join(c if c.isalnum() or c in "._=-" else "-" for c in contender.name)
+    return f"{name}.{'-'.join(filter(None, words.split('-')))}.{seed}"
+
+
+def _grow(
+    zoos: Sequence[_Zoo],
+    plan: Plan,
+    store: Store,
+    *,
+    folder: str,
+    tally: Tally,
+    on_progress: Callable[[SearchProgress, int], None],
+) -> dict[str, str]:
+    """Grow what is not finished; returns why zoos could not be grown, by run."""
+    left = [zoo for zoo in zoos if not zoo.growth.finished]
+    asked = sum(zoo.plan.rules.members for zoo in zoos)
+    if plan.workers.count == 0:
+        return _grow_here(left, plan, store, tally, lambda progress: on_progress(progress, asked))
+    if left:
+        from zoo_ray.cluster.zoos import ZooJob, ZoosJob, grow_zoos  # imports Ray
+
+        workers = plan.config.workers
+        job = ZoosJob(
+            folder=folder,
+            store=store.address,
+            call=tally.call,
+            tasks=[task.without_images() for task in plan.tasks],
+            workers=plan.workers,
+            speculate=False,
+            checkpoint_s=workers.checkpoint_s,
+            fit_timeout_s=workers.fit_timeout_s,
+            zoos=[ZooJob(rules=zoo.plan.rules, recipe=zoo.plan.recipe) for zoo in left],
+        )
+        problems = grow_zoos(
+            job, tasks=plan.tasks, on_progress=lambda progress: on_progress(progress, asked)
+        )
+        for number, zoo in enumerate(left):
+            replay(zoo.growth, store, tally=tally)
+            if not zoo.growth.finished and number not in problems:
+                raise UserError(not_shared(store))
+        return {left[number].run: line for number, line in problems.items()}
+    return {}
+
+
+def _grow_here(
+    zoos: Sequence[_Zoo],
+    plan: Plan,
+    store: Store,
+    tally: Tally,
+    on_progress: Callable[[SearchProgress], None],
+) -> dict[str, str]:
+    from zoo_ray.failures import SpecFailed
+    from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
+
+    problems: dict[str, str] = {}
+
+    def show(progress: Progress) -> None:
+        on_progress(
+            SearchProgress(
+                members_done=len(tally.ours | tally.others),
+                waiting=progress.members - progress.members_done,
+                first_fit=progress.first_fit,
+                fits=progress.fits,
+                problems={},
+            )
+        )
+
+    for zoo in zoos:
+        try:
+            grow_here(
+                folder=run_folder(zoo.run),
+                growth=zoo.growth,
+                store=store,
+                tasks=plan.tasks,
+                device=plan.workers.device,
+                checkpoint_s=plan.config.workers.checkpoint_s,
+                tally=tally,
+                on_progress=show,
+            )
+        except SpecFailed as error:
+            problems[zoo.run] = str(error)
+    return problems
+
+
+def _outcome(contender: Contender, zoos: Sequence[_Zoo], problems: dict[str, str]) -> Outcome:
+    problem = next((problems[zoo.run] for zoo in zoos if zoo.run in problems), None)
+    plan = zoos[0].plan
+    if problem is None:
+        samples = [sum(member.samples for member in zoo.growth.members()) for zoo in zoos]
+        images = plan.recipe.epochs * sum(samples) / len(zoos)
+    return Outcome(
+        name=contender.name,
+        runs=[zoo.run for zoo in zoos],
+        rules=plan.rules,
+        recipe=plan.recipe,
+        metrics=[] if problem else [zoo.growth.metrics() for zoo in zoos],
+        members=plan.rules.members,
+        images=0.0 if problem else images,
+        problem=problem,
+    )
+
+
+def _write(outcomes: Sequence[Outcome], store: Store, *, folder: str, title: str) -> list[str]:
+    from zoo_ray.report.figures import comparison_figure  # imports matplotlib
+
+    text = json.dumps({"format_version": 1, "contenders": outcome_dicts(outcomes)}, indent=1)
+    figure = comparison_figure(outcomes, title=title)
+    return [
+        store.write_file(folder, "comparison.json", text.encode()),
+        store.write_file(folder, "report/comparison.png", figure),
+    ]

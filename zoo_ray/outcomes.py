@@ -1,0 +1,93 @@
+"""What came of the configurations of a comparison: means over seeds, and paired differences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from zoo_ray.members.spec import Recipe
+from zoo_ray.rules import Rules
+from zoo_ray.zoo.metrics import Metrics
+
+
+class Spread(NamedTuple):
+    """A number over seeds.
+
+    Attributes:
+        mean: of the seeds.
+        sd: sample standard deviation; None for one seed.
+        by_seed: the numbers.
+    """
+
+    mean: float
+    sd: float | None
+    by_seed: tuple[float, ...]
+
+    @staticmethod
+    def of(values: Sequence[float | None]) -> "Spread | None":
+        """The spread of numbers; None if there are none, or one has no meaning."""
+        numbers = tuple(value for value in values if value is not None)
+        if not numbers or len(numbers) < len(values):
+            return None
+        sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+        return Spread(float(np.mean(numbers)), sd, numbers)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One configuration, grown for every seed.
+
+    Attributes:
+        name: what tables and figures call it.
+        runs: names of its zoos' runs, one for each seed.
+        rules, recipe: of its first zoo.
+        metrics: of each zoo, on the test parts; empty if one could not be grown.
+        members: of a zoo.
+        images: that a zoo's members are fitted on, mean over the seeds: training samples, repeats
+            included, times epochs.
+        problem: why a zoo could not be grown.
+    """
+
+    name: str
+    runs: Sequence[str]
+    rules: Rules
+    recipe: Recipe
+    metrics: Sequence[Metrics]
+    members: int
+    images: float
+    problem: str | None = None
+
+    def spread(self, metric: str) -> Spread | None:
+        """A metric over the seeds, by its name in `Metrics`."""
+        return Spread.of([getattr(zoo, metric) for zoo in self.metrics])
+
+
+def difference(outcome: Outcome, reference: Outcome) -> Spread | None:
+    """How much more average accuracy an outcome has than another, seed by seed."""
+    return _paired(outcome, reference, "average_accuracy")
+
+
+def forward_transfer(outcome: Outcome, outcomes: Sequence[Outcome]) -> Spread | None:
+    """Learning accuracy minus that of Isolated, paired by seed, recipe and members per episode.
+
+    A task has no head before it arrives, so the zero-shot definition (Lopez-Paz & Ranzato 2017)
+    does not apply. None where there is no such Isolated, or no tasks arrive.
+    """
+    isolated = [
+        other
+        for other in outcomes
+        if other.rules.mode == "isolated"
+        and other.recipe == outcome.recipe
+        and other.rules.members_per_episode == outcome.rules.members_per_episode
+    ]
+    if outcome.rules.mode == "isolated" or not isolated:
+        return None
+    return _paired(outcome, isolated[0], "learning_accuracy")
+
+
+def _paired(outcome: Outcome, other: Outcome, metric: str) -> Spread | None:
+    ours, theirs = outcome.spread(metric), other.spread(metric)
+    if ours is None or theirs is None:
+        return None
+    return Spread.of([a - b for a, b in zip(ours.by_seed, theirs.by_seed, strict=True)])

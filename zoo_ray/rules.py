@@ -1,0 +1,92 @@
+"""What decides which members a zoo has."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["continual", "isolated", "uniform", "multihead", "multitask"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What decides which members a zoo has.
+
+    Episodes are numbered from 1. After those of the stream come the closing rounds; where all
+    tasks are there from the start, a round counts as an episode.
+
+    Attributes:
+        tasks: length of the stream.
+        mode: see `zoo_ray.config.ZooConfig`, as for all that follow.
+        tasks_per_member: b, the newest task included.
+        members_per_episode: m.
+        seed: the run's seed.
+        rounds: of a multi-task zoo, its warm start not counted; 0 in other modes.
+        warm_start, closing_rounds, sharpness, count_penalty, replay: see there.
+    """
+
+    tasks: int
+    mode: Mode
+    tasks_per_member: int
+    members_per_episode: int
+    seed: int
+    rounds: int = 0
+    warm_start: bool = False
+    closing_rounds: int = 0
+    sharpness: float = 1.0
+    count_penalty: float = 0.0
+    replay: float = 1.0
+
+    @property
+    def arriving(self) -> bool:
+        """Whether tasks arrive one by one; else all are there from the start."""
+        return self.mode not in ("multihead", "multitask")
+
+    @property
+    def episodes(self) -> int:
+        """How many there are."""
+        if self.mode == "multihead":
+            return 1
+        if self.mode == "multitask":
+            return self.rounds + self.warm_start
+        return self.tasks + self.closing_rounds
+
+    @property
+    def members(self) -> int:
+        """How many members the grown zoo has."""
+        return sum(self.members_at(episode) for episode in range(1, self.episodes + 1))
+
+    @property
+    def past_tasks(self) -> int:
+        """How many past tasks a member is given beside the newest, where there are so many."""
+        return 0 if self.mode == "isolated" else self.tasks_per_member - 1
+
+    def newest(self, episode: int) -> tuple[int, ...]:
+        """The task that arrives in an episode, which all its members are fitted on; if any."""
+        return (episode - 1,) if self.arriving and episode <= self.tasks else ()
+
+    def known(self, episode: int) -> int:
+        """How many tasks an episode's draws choose from: the past ones, or all."""
+        return min(episode - 1, self.tasks) if self.arriving else self.tasks
+
+    def seen(self, episode: int) -> int:
+        """How many tasks are there at an episode's end."""
+        return self.known(episode) + len(self.newest(episode))
+
+    def takes_all(self, episode: int) -> bool:
+        """Whether an episode's members are fitted on all tasks, as a baseline or a start."""
+        return self.mode == "multihead" or (self.warm_start and episode == 1)
+
+    def tasks_at(self, episode: int) -> int:
+        """How many tasks the members of an episode are fitted on."""
+        if self.takes_all(episode):
+            return self.tasks
+        each = 1 if self.mode == "isolated" else self.tasks_per_member
+        return min(each, self.seen(episode))
+
+    def members_at(self, episode: int) -> int:
+        """How many members an episode has."""
+        return 1 if self.warm_start and episode == 1 else self.members_per_episode
+
+    def key(self, episode: int) -> int:
+        """The number that an episode's randomness is keyed by: that of a round, where a warm start
+        is round 0; a multi-head member is one of a stream's last episode."""
+        return self.tasks if self.mode == "multihead" else episode - self.warm_start
