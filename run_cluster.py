@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shlex
 import sys
 import time
@@ -18,6 +19,7 @@ from rich.progress import Progress
 
 from zoo_ray.config import RunConfig, read_config
 from zoo_ray.errors import UserError, without_credentials
+from zoo_ray.published import FILES, FLAGS, read_published
 from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
 
@@ -32,6 +34,10 @@ DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2: something outside the program is wrong)."""
     arguments = _parser().parse_args(argv)
+    with contextlib.suppress(OSError):
+        # Networks of the user's own. Behind all else: no file of theirs hides a package.
+        if (here := os.getcwd()) not in sys.path:
+            sys.path.append(here)
     people = Console(stderr=True)
     logging.basicConfig(
         level="WARNING",
@@ -253,11 +259,24 @@ def _show_json(arguments: argparse.Namespace, **values: object) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> RunConfig:
+    named = {flag: getattr(arguments, flag) for flag in (*FILES, *FLAGS)}
+    flags = {flag: value for flag, value in named.items() if value is not None}
+    if arguments.config is None and flags:
+        return read_published(flags, overrides=_overrides(arguments))
+    if arguments.config is None:
+        raise UserError("give CONFIG, a run's YAML file, or --data_config and --hp_config")
+    if flags:
+        raise UserError(
+            f"CONFIG and --{next(iter(flags))}: give a run's YAML file (and --set KEY=VALUE), or "
+            "the published code's flags"
+        )
     return read_config(arguments.config, overrides=_overrides(arguments))
 
 
 def _name(arguments: argparse.Namespace) -> str:
-    return Path(arguments.config).stem if arguments.name is None else arguments.name
+    if arguments.name is not None:
+        return str(arguments.name)
+    return Path(arguments.data_config if arguments.config is None else arguments.config).stem
 
 
 def _overrides(arguments: argparse.Namespace, *, base: str = "") -> list[str]:
@@ -280,29 +299,37 @@ def _parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--json", action="store_true", help="one JSON object as the last line of stdout"
     )
-    common = argparse.ArgumentParser(add_help=False, parents=[output])
-    common.add_argument("config", metavar="CONFIG", help="a YAML file, as configs/quickstart.yaml")
-    common.add_argument(
+    options = argparse.ArgumentParser(add_help=False, parents=[output])
+    options.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         help="override a key of the configuration, as in zoo.tasks_per_member=2",
     )
-    common.add_argument("--name", help="of the run in the store (the configuration's file name)")
-    common.add_argument("--workers", metavar="N", help="short for --set workers.count=N")
-    common.add_argument("--store", metavar="URI", help="short for --set store=URI")
-    common.add_argument(
+    options.add_argument("--name", help="of the run in the store (the configuration's file name)")
+    options.add_argument("--workers", metavar="N", help="short for --set workers.count=N")
+    options.add_argument("--store", metavar="URI", help="short for --set store=URI")
+    options.add_argument(
         "--address", help="of a Ray cluster (auto: the one of this machine); else a local Ray"
     )
-    trainer = commands.add_parser("train", parents=[common], help="grow a zoo, or go on with it")
+    config = {"metavar": "CONFIG", "help": "a YAML file, as configs/quickstart.yaml"}
+    run = argparse.ArgumentParser(add_help=False, parents=[options])
+    run.add_argument("config", nargs="?", **config)
+    published = run.add_argument_group("instead of CONFIG, as the published code takes them")
+    for flag, section in FILES.items():
+        published.add_argument(f"--{flag}", metavar="FILE", help=f"the {section}'s YAML file")
+    for flag, (key, default) in FLAGS.items():
+        published.add_argument(f"--{flag}", metavar="N", help=f"{key} ({default})")
+    trainer = commands.add_parser("train", parents=[run], help="grow a zoo, or go on with it")
     trainer.set_defaults(command=train)
     tuner = commands.add_parser(
-        "tune", parents=[common], help="search: grow many zoos, sharing members"
+        "tune", parents=[options], help="search: grow many zoos, sharing members"
     )
+    tuner.add_argument("config", **config)
     tuner.set_defaults(command=tune)
     comparer = commands.add_parser(
-        "compare", parents=[common], help="grow zoos of several modes and seeds, side by side"
+        "compare", parents=[run], help="grow zoos of several modes and seeds, side by side"
     )
     comparer.add_argument(
         "--modes",
@@ -325,7 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparer.set_defaults(command=compare)
     checker = commands.add_parser(
-        "check", parents=[common], help="show what a run would do, without fitting"
+        "check", parents=[run], help="show what a run would do, without fitting"
     )
     checker.set_defaults(command=check)
     verifier = commands.add_parser("verify", parents=[output], help="read all of a store")

@@ -1,5 +1,9 @@
 """Fixtures that several files share. That this file is here puts `toys` on the path."""
 
+import importlib
+import sys
+import uuid
+
 import hypothesis
 import pytest
 from toys import write_idx_dataset
@@ -23,6 +27,21 @@ def idx_dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "toys"
     write_idx_dataset(folder, classes=6, train=20, test=6)
     return f"idx:{folder}"
+
+
+@pytest.fixture
+def write_module(tmp_path, monkeypatch):
+    """Writes a module of a user's; gives its name, which is no other's."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(source: str) -> str:
+        name = f"user_{uuid.uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+        importlib.invalidate_caches()
+        return name
+
+    return write
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The command line, as people and scripts meet it."""
 
 import gzip
+import hashlib
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import yaml
+from toys import TRUNK
 
 import run_cluster
 
@@ -127,6 +129,128 @@ def test_check_shows_the_plan_and_writes_nothing(config_file, tmp_path, capfd):
 @pytest.mark.parametrize("command", ["train", "check"])
 def test_a_bad_value_is_one_line_that_names_it(config_file, refused, command, override, said):
     assert said in refused(command, config_file(), "--set", override)
+
+
+# ---- a network of the user's own
+
+
+def test_a_network_of_ones_own_lies_in_the_working_directory(config_file, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "nets.py").write_text(TRUNK)
+    config = config_file(recipe={"network": "nets.Tiny", "network_arguments": {"width": 3}})
+    command = [sys.executable, ROOT / "run_cluster.py", "check", config, "--json"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads(done.stdout.splitlines()[-1])["config"]["recipe"]
+    assert json.loads(recipe["trunk"]) == {
+        "arguments": {"width": 3},
+        "source": hashlib.sha256(TRUNK.encode()).hexdigest(),
+    }
+
+
+def test_a_network_with_other_arguments_is_another_run(config_file, refused, write_module, capfd):
+    config = config_file(recipe={"network": f"{write_module(TRUNK)}.Tiny"})
+    assert run_cluster.main(["train", config]) == 0
+    capfd.readouterr()
+    said = refused("train", config, "--set", "recipe.network_arguments.width=5")
+    assert "recipe.trunk (was " in said
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 / 0", "importing MODULE: ZeroDivisionError: division by zero"),
+        ("Tiny = print", "MODULE.py is no subclass of torch.nn.Module"),
+        (TRUNK.replace("width=4", "depth"), "TypeError: "),
+        (TRUNK.replace("5, stride", "99, stride"), "RuntimeError: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_network_that_is_none(config_file, refused, write_module, command, source, said):
+    module = write_module(source)
+    message = refused(command, config_file(recipe={"network": f"{module}.Tiny"}))
+    assert f"recipe.network = {module}.Tiny: " in message
+    assert said.replace("MODULE", module) in message
+
+
+def test_a_network_whose_training_fails(config_file, write_module, tmp_path, capfd):
+    source = TRUNK.replace("return", "assert not self.training, 'no training'; return")
+    config = config_file(recipe={"network": f"{write_module(source)}.Tiny"})
+    assert run_cluster.main(["train", config]) == 2
+    said = capfd.readouterr().err.splitlines()[-1]
+    assert "member 1 of episode 1: AssertionError: no training; see " in said
+    (log,) = (tmp_path / "store/runs/tiny/failures").iterdir()
+    assert "in forward" in log.read_text()
+
+
+# ---- as the published code takes it
+
+
+@pytest.fixture
+def published(tmp_path, idx_dataset):
+    """The options that name the published code's two files."""
+    data, hp = tmp_path / "data config.yaml", tmp_path / "conv.yaml"
+    data.write_text(yaml.safe_dump({"dataset": idx_dataset, "tasks": [[0, 1], [2, 3], [4, 5]]}))
+    hp.write_text('model: "conv"\nbatch: 16\nlr: 0.01\nl2_reg: 0.00001\ndropout: 0.2\n')
+    return ["--data_config", str(data), "--hp_config", str(hp)]
+
+
+def configuration(capfd, *argv):
+    assert run_cluster.main(["check", *argv, "--json"]) == 0
+    config = json.loads(capfd.readouterr().out.splitlines()[-1])["config"]
+    recipe, zoo = config["recipe"], config["zoo"]
+    return {
+        **{key: recipe[key] for key in ("network", "epochs", "batch", "lr", "l2")},
+        **{key: zoo[key] for key in ("replay", "tasks_per_member", "seed")},
+    }
+
+
+def test_the_published_codes_files_and_defaults(published, capfd):
+    expected = {"network": "small_conv", "epochs": 100, "batch": 16, "lr": 0.01, "l2": 1e-5}
+    expected |= {"replay": 1.0, "tasks_per_member": 5, "seed": 100}
+    assert configuration(capfd, *published) == expected
+    flags = ["--epochs", "3", "--replay_frac", "0.5", "--tasks_per_round", "2", "--seed=7"]
+    changed = {"epochs": 3, "replay": 0.5, "tasks_per_member": 2, "seed": 7}
+    assert configuration(capfd, *published, *flags) == expected | changed
+    overrides = ["--set", "zoo.seed=8", "--set", "recipe.l2=1"]
+    assert configuration(capfd, *published, *flags, *overrides) == (
+        expected | changed | {"seed": 8, "l2": 1.0}
+    )
+
+
+def test_what_a_file_says_wins_over_a_default(published, capfd):
+    hp = Path(published[-1])
+    hp.write_text(f"{hp.read_text()}epochs: 6\n")
+    assert configuration(capfd, *published)["epochs"] == 6
+    assert configuration(capfd, *published, "--epochs", "3")["epochs"] == 3
+
+
+def test_a_run_by_the_published_codes_flags(published, tmp_path, capfd):
+    options = ["--workers", "0", "--store", str(tmp_path / "store"), "--json"]
+    assert run_cluster.main(["train", *published, "--epochs", "1", *options]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["run"], result["fitted"]) == ("data config", 3)
+    assert run_cluster.main(["train", *published, "--epochs=1", *options, "--name=other"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert (result["run"], result["fitted"], result["read"]) == ("other", 0, 3)
+
+
+def test_files_and_flags_that_do_not_go_together(published, config_file, refused, tmp_path):
+    data, hp = published[:2], published[2:]
+    both = "give --data_config and --hp_config both, or CONFIG and --set KEY=VALUE"
+    assert f"--data_config without --hp_config: {both}" in refused("train", *data)
+    assert f"--hp_config without --data_config: {both}" in refused("check", *hp, "--seed", 3)
+    assert "--seed without --data_config" in refused("train", "--seed", 3)
+    assert "give CONFIG, a run's YAML file, or --data_config and" in refused("check")
+    for flags in (published, data, ["--epochs", 3]):
+        assert f"CONFIG and {flags[0]}: give a run's" in refused("train", config_file(), *flags)
+    said = refused("train", *data, "--hp_config", tmp_path / "none.yaml")
+    assert "--hp_config: recipe: " in said
+    assert "none.yaml: no such file" in said
+    said = refused("check", *published, "--replay_frac", 2)
+    assert f"{data[1]}, {hp[1]}: zoo.replay = 2: Input should be less than or equal to 1" in said
+    assert "recipe.epochs = 'many'" in refused("check", *published, "--epochs", "many")
 
 
 def test_a_missing_configuration(refused, tmp_path):

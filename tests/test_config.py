@@ -165,6 +165,19 @@ WRONG_VALUES = [
     ("recipe.l2", "-.inf", "-inf"),
     ("recipe.l2", "false", "False"),
     ("recipe.network", "resnet", "resnet"),
+    ("recipe.network", "nets..Net", "nets..Net"),
+    ("recipe.network", "my-nets.Net", "my-nets.Net"),
+    ("recipe.network_arguments", "3", "3"),
+    ("recipe.network_arguments", "[1]", "[1]"),
+    ("recipe.network_arguments", "{a b: 1}", "'a b' cannot be the name of an argument"),
+    ("recipe.network_arguments", "{image_shape: 1}", "'image_shape' cannot be the name"),
+    ("recipe.network_arguments", "{a: 2020-01-01}", "is no plain value"),
+    ("recipe.network_arguments", "{a: [.nan]}", "nan is no plain value"),
+    ("recipe.network_arguments", "{a: {1: 2}}", "{1: 2} is no plain value"),
+    ("recipe.network_arguments", "{a: &l [*l]}", "more than ten within each other"),
+    ("recipe.network_arguments", "{a: 9223372036854775808}", "is no plain value"),
+    ("recipe.schedule", "linear", "linear"),
+    ("recipe.average_flips", "1", "1"),
     ("recipe.augment", "maybe", "maybe"),
     ("recipe.precision", "float16", "float16"),
     ("recipe.threads", "0", "0"),
@@ -244,6 +257,26 @@ def test_flips_without_crops_are_refused(read):
     assert "flip: true needs augment" in message
 
 
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("{network_arguments: {width: 3}}", "small_conv takes none"),
+        ("{network: wrn16_4, network_arguments: {width: 3}}", "wrn16_4 takes none"),
+        ("{network: nets.Tiny, dropout: 0.1}", "dropout is for wide residual networks"),
+    ],
+)
+def test_keys_of_another_network_are_refused(read, recipe, said):
+    assert said in problem(read, f"{MINIMAL}recipe: {recipe}")
+
+
+def test_arguments_of_ones_own_network_are_plain_values(read):
+    text = "{widths: [8, 16], act: gelu, deep: {a: [null, true, 1e-3]}}"
+    recipe = f"recipe: {{network: nets.Tiny, network_arguments: {text}}}"
+    config = read(f"{MINIMAL}{recipe}", "recipe.network_arguments.width=3")
+    expected = {"widths": [8, 16], "act": "gelu", "deep": {"a": [None, True, 1e-3]}, "width": 3}
+    assert config.recipe.network_arguments == expected
+
+
 def test_several_problems_are_counted(read):
     message = problem(read, f"{MINIMAL}recipe: {{epochs: 0, batch: 0, lr: 0}}")
     assert "2 more problems" in message
@@ -310,7 +343,10 @@ def test_a_yaml_bomb_does_not_go_off(tmp_path):
     """Sixty lists, each twice the one before it: a few lines, but 2^60 values if written out."""
     doublings = ", ".join(f"&a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60))
     path = tmp_path / "bomb.yaml"
-    path.write_text(f"{MINIMAL}store: [&a0 [x], {doublings}]")
+    bomb = f"[&a0 [x], {doublings}]"
+    path.write_text(f"{MINIMAL}recipe: {{network: a.B, network_arguments: {{a: {bomb}}}}}")
+    assert "more than 1,000 values" in problem(read_config, path)
+    path.write_text(f"{MINIMAL}store: {bomb}")
     # In a process of its own, which can be stopped.
     done = subprocess.run(
         [sys.executable, "run_cluster.py", "check", path],

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"zoo_ray", "zoo_ray.errors", "zoo_ray.keys", "zoo_ray.rules", "zoo_ray.stops", "zoo_ray.task"},
     {"zoo_ray.networks"},
-    {"zoo_ray.address", "zoo_ray.config", "zoo_ray.offer"},
+    {"zoo_ray.address", "zoo_ray.config", "zoo_ray.offer", "zoo_ray.published"},
     {"zoo_ray.search.config", "zoo_ray.search.space"},
     {"zoo_ray.benchmarks"},
     {"zoo_ray.members"},

@@ -27,6 +27,23 @@ RECIPE = Recipe(
     threads=1,
 )
 
+TRUNK = """
+from torch import nn
+
+
+class Tiny(nn.Module):
+    def __init__(self, image_shape, width=4):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(image_shape[2], width, 5, stride=4), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Dropout(0.3), nn.Flatten(),
+        )
+
+    def forward(self, images):
+        return self.layers(images)
+"""
+"""The module of a user's own trunk, with statistics and dropout."""
+
 
 def toy_part(samples: int, *, classes: int, size: int, channels: int, seed: int) -> Part:
     """Noise whose brightness tells the class; classes take turns."""

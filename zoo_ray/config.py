@@ -21,7 +21,7 @@ from pydantic import (
 
 from zoo_ray.address import parse_address
 from zoo_ray.errors import UserError, without_credentials
-from zoo_ray.networks import parse_wide_resnet
+from zoo_ray.networks import is_own, parse_wide_resnet
 from zoo_ray.rules import Mode, Rules
 
 Auto = Literal["auto"]
@@ -179,6 +179,35 @@ def _renamed(recipe: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
+def _are_plain(arguments: Any) -> Any:
+    """A mapping of names to plain values, and few: a YAML alias can stand for more than can ever be
+    written out."""
+    if not isinstance(arguments, dict):
+        raise ValueError("Input should be a mapping of names to values")
+    for name in arguments:
+        if not isinstance(name, str) or not name.isidentifier() or name == "image_shape":
+            raise ValueError(f"{shown(name)} cannot be the name of an argument")
+    left = [(arguments, 0)]
+    for count, (value, depth) in enumerate(left):  # which grows
+        if count > 1000 or depth > 10:
+            raise ValueError("that is more than 1,000 values, or more than ten within each other")
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            left += [(below, depth + 1) for below in value.values()]
+        elif isinstance(value, list):
+            left += [(below, depth + 1) for below in value]
+        elif not (
+            value is None
+            or isinstance(value, bool | str)
+            or (isinstance(value, int) and abs(value) < 2**63)
+            or (isinstance(value, float) and math.isfinite(value))
+        ):
+            raise ValueError(
+                f"{shown(value)} is no plain value; allowed are text, finite numbers, true, false, "
+                "null, and lists and mappings of these"
+            )
+    return arguments
+
+
 class RecipeConfig(Section):
     """How a member is fitted."""
 
@@ -189,19 +218,28 @@ class RecipeConfig(Section):
         return _renamed(raw) if isinstance(raw, dict) else raw
 
     network: str = "small_conv"
-    """`small_conv`, or a wide residual network as `wrn16_4` (depth 16, width 4)."""
+    """`small_conv`; a wide residual network as `wrn16_4` (depth 16, width 4); or a torch module of
+    your own, as `package.module.ClassName` (see `zoo_ray.networks.own`)."""
+    network_arguments: Annotated[dict[str, Any], BeforeValidator(_are_plain)] = Field(
+        default_factory=dict
+    )
+    """What a network of your own is called with, beside the images' shape."""
     dropout: Fraction = 0.0
     """Share of the activations that a wide residual network sets to 0 within its blocks."""
     epochs: Count = 5
     batch: Count = 16
     lr: Number = Field(default=0.01, gt=0, le=1e6)
-    """Initial learning rate of the cosine schedule (per step, to 0)."""
+    """Initial learning rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: the learning rate falls to 0 along a cosine, step by step."""
     l2: Number = Field(default=1e-5, ge=0, le=1e6)
     """L2 penalty (weight decay), on all parameters."""
     augment: bool | Auto = "auto"
     """Random crops with zero padding 4; `auto`: unless there is just one epoch."""
     flip: bool | Auto = "auto"
     """Random horizontal flips beside the crops; `auto`: for colour images."""
+    average_flips: Annotated[bool, Field(strict=True)] = False
+    """Whether every prediction is the mean of those on the image and on its mirror image."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on GPUs, and on processors with bfloat16 arithmetic; else float32."""
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
@@ -210,9 +248,25 @@ class RecipeConfig(Section):
     @field_validator("network")
     @classmethod
     def _is_a_network(cls, network: str) -> str:
-        if network != "small_conv":
+        if is_own(network):
+            if not all(part.isidentifier() for part in network.split(".")):
+                raise ValueError("a network of your own is given as package.module.ClassName")
+        elif network != "small_conv":
             parse_wide_resnet(network)
         return network
+
+    @model_validator(mode="after")
+    def _arguments_go_with_ones_own(self) -> "RecipeConfig":
+        if self.network_arguments and not is_own(self.network):
+            raise ValueError(
+                f"network_arguments are for a network of your own; {self.network} takes none"
+            )
+        if self.dropout and is_own(self.network):
+            raise ValueError(
+                "dropout is for wide residual networks; a network of your own may take it as one "
+                "of network_arguments"
+            )
+        return self
 
     @model_validator(mode="after")
     def _flips_go_with_crops(self) -> "RecipeConfig":

@@ -10,7 +10,7 @@ from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
-from zoo_ray.networks import check_image_shape
+from zoo_ray.networks import check_image_shape, is_own
 from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.rules import Rules
 from zoo_ray.task import Task, same_shape
@@ -121,10 +121,33 @@ def _resolve_recipe(
         threads=recipe.threads,
         # The small network has no place for it, as in the published code.
         dropout=0.0 if recipe.network == "small_conv" else recipe.dropout,
+        trunk=_trunk_key(config) if is_own(recipe.network) else "",
+        schedule=recipe.schedule,
+        average_flips=recipe.average_flips,
     )
 
 
+def _trunk_key(config: RunConfig) -> str:
+    from zoo_ray.networks.own import trunk_key  # imports torch
+
+    return trunk_key(config.recipe.network, config.recipe.network_arguments)
+
+
+def _check_own_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    from zoo_ray.networks.own import UnusableTrunk, check_trunk  # imports torch
+
+    try:
+        check_trunk(config.recipe.network, key=_trunk_key(config), image_shape=shape)
+    except UnusableTrunk as error:
+        raise UserError(
+            f"recipe.network = {config.recipe.network}: {error}; the README says what is asked of "
+            "a network of your own"
+        ) from None
+
+
 def _check_image_size(config: RunConfig, shape: tuple[int, int, int]) -> None:
+    if is_own(config.recipe.network):
+        return _check_own_network(config, shape)
     try:
         check_image_shape(config.recipe.network, shape)
     except ValueError as error:

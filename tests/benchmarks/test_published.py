@@ -1,6 +1,7 @@
 """The published benchmarks: each file of configs/benchmarks, read from small files in the true
 formats, and the published code's own configuration files."""
 
+import json
 import pickle
 from pathlib import Path
 
@@ -10,13 +11,18 @@ import yaml
 from test_cifar import write_cifar10
 from test_idx import idx_bytes, write_idx
 
+import run_cluster
 from zoo_ray.benchmarks import load_stream
 from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES
 from zoo_ray.benchmarks.warp import permutation, rotate
 from zoo_ray.config import BenchmarkConfig, read_config
 from zoo_ray.errors import UserError
+from zoo_ray.members.spec import Recipe
+from zoo_ray.plan import plan_run
+from zoo_ray.rules import Rules
 
-BENCHMARKS = Path(__file__).parents[2] / "configs" / "benchmarks"
+CONFIGS = Path(__file__).parents[2] / "configs"
+BENCHMARKS = CONFIGS / "benchmarks"
 
 
 def write_mnist(data_dir):
@@ -174,6 +180,40 @@ def test_cifar100_without_all_names_is_refused(tmp_path):
     write_cifar100(tmp_path, names=False)
     with pytest.raises(UserError, match=r"meta: .*'fine_label_names' is no list of 100 names"):
         load("split_cifar100", tmp_path)
+
+
+# ---- the published code's notebook
+
+
+NOTEBOOK = CONFIGS / "coarse_cifar100_notebook.yaml"
+
+
+def test_the_notebooks_protocol(data_dir):
+    plan = plan_run(read_config(NOTEBOOK, overrides=[f"benchmark.data_dir={data_dir}"]))
+    coarse = load("coarse_cifar100", data_dir)
+    assert [task.digest for task in plan.tasks] == [task.digest for task in coarse[:15]]
+    assert plan.rules == Rules(15, "continual", 5, 1, 0)
+    assert plan.recipe == Recipe(
+        network="small_conv",
+        epochs=5,
+        batch=32,
+        lr=0.01,
+        l2=1e-5,
+        crop=False,
+        flip=False,
+        precision="float32",  # of whatever machine
+        threads=1,
+        schedule="constant",
+    )
+
+
+@pytest.mark.slow
+def test_the_notebooks_protocol_runs(data_dir, tmp_path, capfd):
+    options = ["--set", f"benchmark.data_dir={data_dir}", "--set", "recipe.epochs=1", "--json"]
+    store = ["--workers", "0", "--store", str(tmp_path)]
+    assert run_cluster.main(["train", str(NOTEBOOK), *options, *store]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["episodes"] == result["members"] == result["fitted"] == 15
 
 
 # ---- the published code's own files

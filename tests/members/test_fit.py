@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from toys import RECIPE, toy_task
 
+import zoo_ray.members.fit as fit_module
 from zoo_ray.members.augment import PAD, epoch_order, epoch_shifts
 from zoo_ray.members.fit import FitFailed, fit
 from zoo_ray.members.spec import MemberSpec, TaskShare
@@ -239,7 +240,12 @@ def reference_fit(spec, tasks):
         foreach=False,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.5 * (1 + np.cos(np.pi * step / (steps * recipe.epochs)))
+        optimiser,
+        lambda step: (
+            1.0
+            if recipe.schedule == "constant"
+            else 0.5 * (1 + np.cos(np.pi * step / (steps * recipe.epochs)))
+        ),
     )
 
     def as_input(images):
@@ -295,8 +301,12 @@ def noise_task(*, classes, size, channels, seed):
 
 @pytest.mark.parametrize(
     ("size", "channels", "recipe"),
-    [(28, 1, {"l2": 1e-3}), (32, 3, {"crop": True, "flip": True})],
-    ids=["plain", "cropped and flipped"],
+    [
+        (28, 1, {"l2": 1e-3}),
+        (32, 3, {"crop": True, "flip": True}),
+        (28, 1, {"schedule": "constant", "lr": 0.005}),
+    ],
+    ids=["plain", "cropped and flipped", "constant"],
 )
 def test_twenty_steps_agree_with_an_independent_fit(size, channels, recipe):
     tasks = [
@@ -307,6 +317,36 @@ def test_twenty_steps_agree_with_an_independent_fit(size, channels, recipe):
     member = fit(spec=spec, tasks=tasks)
     for predictions, expected in zip(member.predictions, reference_fit(spec, tasks), strict=True):
         np.testing.assert_allclose(predictions["test"], expected, rtol=1e-4)
+
+
+# ---- predictions averaged over mirror images
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_averaged_predictions_are_the_mean_of_those_on_both_images(precision):
+    task = toy_task(classes=3, train=20, validation=4, test=7, size=32, channels=3)
+    mirrored = replace(
+        task,
+        **{
+            name: Part(np.ascontiguousarray(part.images[:, :, ::-1]), part.labels)
+            for name, part in task.parts()
+        },
+    )
+    spec = spec_of([task], precision=precision)
+    plain = fit(spec=spec, tasks=[task])
+    averaged = fit(spec=spec_of([task], precision=precision, average_flips=True), tasks=[task])
+    assert bits(averaged)["heads.weight"] == bits(plain)["heads.weight"]
+    network = build_network("small_conv", image_shape=(32, 32, 3), classes=[3])
+    network.load_state_dict({name: torch.tensor(array) for name, array in plain.weights.items()})
+    network = network.to(memory_format=torch.channels_last)
+    with fit_module._torch_settings(threads=1):
+        expected = fit_module._predict_task(
+            network, mirrored, head=0, spec=spec, alive=lambda: None
+        )
+    for part in PARTS:
+        assert not np.array_equal(expected[part], plain.predictions[0][part])
+        mean = (plain.predictions[0][part] + expected[part]) / 2
+        assert averaged.predictions[0][part].tobytes() == mean.tobytes()
 
 
 # ---- limited replay

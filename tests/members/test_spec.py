@@ -3,7 +3,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from zoo_ray.members.spec import FIT_VERSION, MemberSpec, Recipe, TaskShare
+from zoo_ray.members.spec import FIT_VERSION, RECIPE_DEFAULTS, MemberSpec, Recipe, TaskShare
 
 RECIPE = Recipe(
     network="small_conv",
@@ -40,6 +40,9 @@ CHANGED_RECIPES = {
     "precision": "bfloat16",
     "threads": 2,
     "dropout": 0.5,
+    "trunk": "{}",
+    "schedule": "constant",
+    "average_flips": True,
 }
 
 
@@ -91,7 +94,7 @@ def test_specs_are_values():
 
 def test_what_was_added_later_leaves_digests_alone():
     spec = MemberSpec((TaskShare("a"),), RECIPE, seed=1)
-    assert "dropout" not in spec.to_dict()["recipe"]
+    assert not RECIPE_DEFAULTS.keys() & spec.to_dict()["recipe"].keys()
     dropping = replace(spec, recipe=replace(RECIPE, dropout=0.2))
     assert dropping.digest != spec.digest
     assert MemberSpec.from_dict(dropping.to_dict()) == dropping

@@ -65,6 +65,19 @@ def test_the_base_may_be_a_file_and_keys_be_overridden(read, tmp_path):
     assert 0.1 <= search.values(2)["recipe.lr"] < 0.2
 
 
+def test_arguments_of_ones_own_network_may_be_searched(read):
+    space = {"recipe.network_arguments.width": {"choice": [8, 16]}}
+    base = BASE | {"recipe": {"network": "nets.Tiny", "network_arguments": {"depth": 2}}}
+    search = read(base=base, space=space)
+    nested = read(["space.recipe.network_arguments.width={choice: [8, 16]}"], base=base)
+    assert list(nested.dimensions) == [*SPACE, "recipe.network_arguments.width"]
+    for found in (search, nested):
+        arguments = found.run_config(found.values(1), seed=0).recipe.network_arguments
+        assert arguments == {"depth": 2, "width": 16}
+    with pytest.raises(UserError, match="are for a network of your own; small_conv takes none"):
+        read(space=space)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [

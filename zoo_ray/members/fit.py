@@ -31,6 +31,7 @@ from zoo_ray.members.member import (
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
+from zoo_ray.networks.own import UnusableTrunk
 from zoo_ray.task import Predictions, Task
 
 MOMENTUM = 0.9
@@ -63,7 +64,7 @@ def fit(
     """Fit a member, from scratch or from where a fit of the same spec and tasks was cut short.
 
     Cross-entropy on each sample's own head; SGD with Nesterov momentum 0.9, L2, a cosine schedule
-    per step to 0 (Ramesh & Chaudhari 2022, appendix A).
+    per step to 0 (Ramesh & Chaudhari 2022, appendix A), unless the recipe says otherwise.
 
     Args:
         spec: what to fit.
@@ -81,7 +82,8 @@ def fit(
         The member, with its predictions on the clean images of every part of its tasks.
 
     Raises:
-        FitFailed: the loss, or a weight, stopped being a finite number.
+        FitFailed: the loss, or a weight, stopped being a finite number; or a user's own trunk is
+            not that of the spec.
         OutOfMemory: there is not enough memory.
         CutShort: `on_progress` did.
         Misfit: `resume` is not a checkpoint of such a fit.
@@ -98,16 +100,16 @@ def fit(
         training = _Training(network)
         try:
             gpus = [network.closed.device] if network.closed.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=gpus, enabled=spec.recipe.dropout > 0):
+            with torch.random.fork_rng(devices=gpus, enabled=_draws(spec)):
                 _train(training, spec, tasks, resume=resume, tell=tell, save=save)
-            epoch_losses = training.epoch_losses
-            trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
-            predictions = [
-                _predict_task(
-                    network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained)
-                )
-                for head, task in enumerate(tasks)
-            ]
+                epoch_losses = training.epoch_losses
+                trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
+                predictions = [
+                    _predict_task(
+                        network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained)
+                    )
+                    for head, task in enumerate(tasks)
+                ]
         except CutShort:
             save(training.to_checkpoint())
             raise
@@ -210,12 +212,34 @@ def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs' generators too.
         torch.default_generator.manual_seed(spec.seed)
-        return build_network(
-            spec.recipe.network,
-            image_shape=tasks[0].image_shape,
-            classes=[len(task.classes) for task in tasks],
-            dropout=spec.recipe.dropout,
-        )
+        try:
+            return build_network(
+                spec.recipe.network,
+                image_shape=tasks[0].image_shape,
+                classes=[len(task.classes) for task in tasks],
+                dropout=spec.recipe.dropout,
+                trunk_key=spec.recipe.trunk,
+            )
+        except UnusableTrunk as error:
+            raise FitFailed(f"recipe.network = {spec.recipe.network}: {error}") from error
+
+
+def _draws(spec: MemberSpec) -> bool:
+    """Whether the network may draw from torch's generator when it is used."""
+    return bool(spec.recipe.dropout or spec.recipe.trunk)
+
+
+def _seed_draws(network: MultiHead, spec: MemberSpec, *place: str | int) -> None:
+    """Make what the network draws a function of the place: a resumed fit draws the same."""
+    if not _draws(spec):
+        return
+    # Not torch.manual_seed, which would seed every GPU.
+    device = network.closed.device
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    for generator in generators:
+        generator.manual_seed(hash_bits(*place))
 
 
 _Told = TypeVar("_Told")
@@ -374,30 +398,29 @@ def _train(
     total_steps = steps * recipe.epochs
     if resume is not None:
         training.load(resume, steps=steps, epochs=recipe.epochs)
-    parameters: list[torch.Tensor] = list(network.parameters())
-    momenta: list[torch.Tensor | None] = [*training.momenta]
+    parameters: list[torch.Tensor] = []
+    momenta: list[torch.Tensor | None] = []
+    for weight, momentum in zip(network.parameters(), training.momenta, strict=True):
+        if weight.requires_grad:
+            parameters.append(weight)
+            momenta.append(momentum)
     network.train()
-    # Not torch.manual_seed, which would seed every GPU.
-    device = network.closed.device
-    generator = (
-        torch.cuda.default_generators[device.index or 0]
-        if device.type == "cuda"
-        else torch.default_generator
-    )
     for epoch in range(training.step // steps, recipe.epochs):
         first = training.step % steps
         batches = data.batches(spec, epoch=epoch, first=first)
         for done, (images, heads, targets) in enumerate(batches, start=first + 1):
-            if recipe.dropout:
-                # By counter, so that a fit that goes on from a checkpoint drops the same.
-                generator.manual_seed(hash_bits("dropout", spec.seed, training.step))
-            lr = recipe.lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
+            _seed_draws(network, spec, "dropout", spec.seed, training.step)
+            lr = recipe.lr
+            if recipe.schedule == "cosine":
+                lr = lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
             with _autocast(network, spec):
                 features = network.trunk(images)
             logits = network.logits(features, heads=heads)
             loss = functional.cross_entropy(logits, targets)
             # The functions that torch.optim.SGD and backward() wrap, without their bookkeeping.
-            gradients = torch.autograd.grad(loss, parameters)
+            gradients = torch.autograd.grad(
+                loss, parameters, allow_unused=True, materialize_grads=True
+            )
             with torch.no_grad():
                 sgd(
                     parameters,
@@ -440,14 +463,24 @@ def _predict_task(
         rows = [np.zeros((0, len(task.classes)), dtype=np.float32)]
         for start in range(0, len(part), batch):
             images = torch.from_numpy(part.images[start : start + batch].copy())
-            with _autocast(network, spec):
-                images = normalise(images.to(network.closed.device), _dtype(spec))
-                features = network.trunk(images)
-            logits = network.head_logits(features, head=head)
-            rows.append(functional.softmax(logits, dim=1).cpu().numpy())
+            images = images.to(network.closed.device)
+            _seed_draws(network, spec, "prediction", spec.seed, head, name, start)
+            predicted = _predict(network, images, head=head, spec=spec)
+            if spec.recipe.average_flips:
+                predicted += _predict(network, images.flip(2), head=head, spec=spec)
+                predicted /= 2
+            rows.append(predicted.cpu().numpy())
             alive()
         predictions[name] = np.concatenate(rows)
     return predictions
+
+
+def _predict(
+    network: MultiHead, images: torch.Tensor, *, head: int, spec: MemberSpec
+) -> torch.Tensor:
+    with _autocast(network, spec):
+        features = network.trunk(normalise(images, _dtype(spec)))
+    return functional.softmax(network.head_logits(features, head=head), dim=1)
 
 
 def _prediction_batch(network: str, task: Task) -> int:

@@ -17,6 +17,7 @@ FIT_VERSION = 2
 
 Rows = npt.NDArray[np.intp]
 Precision = Literal["float32", "bfloat16"]
+Schedule = Literal["cosine", "constant"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,17 @@ class Recipe:
         network: name of the trunk (see `zoo_ray.networks`).
         epochs: passes over the member's training samples.
         batch: samples of one step; the last batch of an epoch may be smaller.
-        lr: learning rate of the first step; a cosine takes it to 0, step by step.
+        lr: learning rate of the first step.
         l2: L2 penalty on all parameters.
         crop: random crops with zero padding 4.
         flip: random horizontal flips.
         precision: of the trunk's arithmetic; parameters, heads and losses are float32 always.
         threads: torch threads (other numbers of threads give other bits).
         dropout: share of a wide residual network's activations that are set to 0 in training.
+        trunk: of a user's own network, its source and arguments
+            (`zoo_ray.networks.own.trunk_key`).
+        schedule: of the learning rate: a cosine takes it to 0, step by step; or it stays.
+        average_flips: every prediction is the mean of those on the image and its mirror image.
     """
 
     network: str
@@ -46,6 +51,9 @@ class Recipe:
     precision: Precision
     threads: int
     dropout: float = 0.0
+    trunk: str = ""
+    schedule: Schedule = "cosine"
+    average_flips: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values. What was added later is left out at its default: members keep their

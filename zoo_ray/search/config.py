@@ -325,7 +325,7 @@ def _read_base(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:
         read_sections(base, folder=folder, named_by=named_by)
     space = raw.get("space")
     if isinstance(space, dict):
-        for section in _SEARCHED:
+        for section in (*_SEARCHED, "recipe.network_arguments"):
             if isinstance(space.get(section), dict):
                 for key, values in space.pop(section).items():
                     space[f"{section}.{key}"] = values
