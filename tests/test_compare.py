@@ -115,7 +115,7 @@ def test_contenders_and_seeds_are_distinct(config):
         compare(config, contenders=[one, one], seeds=[0], name="c")
     with pytest.raises(UserError, match="--seeds: 3 is given twice"):
         compare(config, contenders=[one], seeds=[3, 3], name="c")
-    with pytest.raises(UserError, match="--seeds: zoo.seed = -1"):
+    with pytest.raises(UserError, match=r"--seeds: zoo\.seed = -1"):
         compare(config, contenders=[one], seeds=[-1], name="c")
 
 
