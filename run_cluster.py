@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from zoo_ray.store import Store
 
 STARTED = time.time()
-_COMPARED: list[Mode] = ["continual", "isolated", "multihead"]
+_BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
 
@@ -134,7 +134,9 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.report.tables import comparison_table
 
     config = _config(arguments)
-    modes = arguments.modes or ([config.zoo.mode] if arguments.vary else _COMPARED)
+    own = config.zoo.mode
+    baselines = () if arguments.vary else (mode for mode in _BASELINES if mode != own)
+    modes = arguments.modes or [own, *baselines]
     contenders = [mode_contender(config, mode) for mode in modes]
     contenders += [varied_contender(config, items) for items in arguments.vary]
     name = _name(arguments)
@@ -159,6 +161,34 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
     )
     if arguments.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
+    return 0
+
+
+def predict(arguments: argparse.Namespace, people: Console) -> int:
+    """Ask a stored zoo what images show."""
+    from zoo_ray.benchmarks.loose import read_loose
+    from zoo_ray.report.predictions import predictions_file, predictions_table
+    from zoo_ray.stored import StoredRun
+
+    run = StoredRun(_store(arguments), arguments.run)
+    task = run.tasks[run.task(arguments.task)]
+    loose = read_loose(arguments.images, shape=task.image_shape, scale=arguments.scale)
+    with people.status(f"{len(loose.names)} images"):
+        probabilities = run.predict(images=loose.images, task=arguments.task)
+    if arguments.out is not None:
+        predictions_file(arguments.out, loose.names, task.classes, probabilities)
+    table = predictions_table(loose.names, task.classes, probabilities, title=task.name)
+    _show(arguments, people, table)
+    _show_json(
+        arguments,
+        run=run.name,
+        task=task.name,
+        classes=task.classes,
+        predictions=[
+            {"image": name, "class": task.classes[row.argmax()], "probabilities": row.tolist()}
+            for name, row in zip(loose.names, probabilities, strict=True)
+        ],
+    )
     return 0
 
 
@@ -264,7 +294,10 @@ def _config(arguments: argparse.Namespace) -> RunConfig:
     if arguments.config is None and flags:
         return read_published(flags, overrides=_overrides(arguments))
     if arguments.config is None:
-        raise UserError("give CONFIG, a run's YAML file, or --data_config and --hp_config")
+        raise UserError(
+            "give CONFIG, a run's YAML file (before options that take several words), or "
+            "--data_config and --hp_config"
+        )
     if flags:
         raise UserError(
             f"CONFIG and --{next(iter(flags))}: give a run's YAML file (and --set KEY=VALUE), or "
@@ -336,7 +369,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         choices=get_args(Mode),
-        help="what is compared: the configuration in each of these modes (continual, isolated and "
+        help="what is compared: the configuration in each of these modes (its own, isolated and "
         "multihead; with --vary: its own)",
     )
     comparer.add_argument(
@@ -355,6 +388,24 @@ def _parser() -> argparse.ArgumentParser:
         "check", parents=[run], help="show what a run would do, without fitting"
     )
     checker.set_defaults(command=check)
+    predictor = commands.add_parser(
+        "predict", parents=[output], help="ask a grown zoo what images show"
+    )
+    predictor.add_argument("run", metavar="RUN")
+    predictor.add_argument(
+        "--task", required=True, help="whose classes: the task's name, or its number from 1"
+    )
+    predictor.add_argument(
+        "images", metavar="IMAGES", nargs="+", help="files, folders, .parquet or .npz"
+    )
+    predictor.add_argument(
+        "--scale", action="store_true", help="bring images to the size of the task's"
+    )
+    predictor.add_argument(
+        "--out", metavar="FILE", help="write all probabilities to a .csv or .parquet file"
+    )
+    predictor.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
+    predictor.set_defaults(command=predict)
     verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
     verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")
     verifier.add_argument(

@@ -101,12 +101,45 @@ def test_a_mode_drops_the_keys_that_have_no_meaning_in_it(config):
         (["benchmark.samples_per_class=3"], "keys of zoo and recipe"),
         (["zoo.rounds=3"], "goes with mode: multitask"),
         (["zoo.colour=red"], "unknown key zoo.colour"),
-        (["zoo.replay"], "KEY=VALUE"),
+        (["zoo.replay"], "--vary zoo.replay: expected KEY=VALUE"),
+        (["zoo={seed: 3}"], "--seeds"),
+        (["zoo.replay=1e-9"], "replay"),
     ],
 )
 def test_what_cannot_be_varied_is_said(config, items, told):
     with pytest.raises(UserError, match=told):
         varied_contender(config, items)
+
+
+def test_names_of_runs_tell_contenders_apart(config):
+    contenders = [
+        varied_contender(config, [item])
+        for item in ("zoo.sharpness=1e+1", "zoo.sharpness=1e-1", "zoo.sharpness=12")
+    ]
+    many = ["zoo.sharpness=2", "zoo.count_penalty=1", "zoo.closing_rounds=1", "recipe.batch=8"]
+    contenders.append(varied_contender(config, [*many, "zoo.tasks_per_member=3"]))
+    result = compare(config, contenders=contenders, seeds=[0], name="c")
+    runs = [outcome.runs[0] for outcome in result.outcomes]
+    assert runs[:3] == ["c.sharpness=1e+1.0", "c.sharpness=1e-1.0", "c.sharpness=12.0"]
+    assert runs[3].startswith("c.sharpness=2,count_penalty=1,closing_rounds=1,")
+    assert len(runs[3]) < 80
+
+
+def test_what_a_failed_comparison_fitted_stays_claimed(config):
+    contenders = [mode_contender(config, "continual"), varied_contender(config, ["recipe.lr=1e6"])]
+    compare(config, contenders=contenders, seeds=[0], name="c")
+    store = Store(config.store)
+    assert store.read_wanted("runs/c.recipe.lr=1e6.0")
+    assert not store.read_wanted("runs/c.continual.0")
+
+
+def test_auto_precision_is_what_it_was(config, monkeypatch):
+    """Also for those who join: they may be compared on another machine."""
+    one, other = mode_contender(config, "isolated"), mode_contender(config, "uniform")
+    compare(config, contenders=[one], seeds=[0], name="c")
+    monkeypatch.setattr("zoo_ray.plan.resolve_precision", lambda **_: "bfloat16")
+    result = compare(config, contenders=[other, one], seeds=[0], name="c")
+    assert {outcome.recipe.precision for outcome in result.outcomes} == {"float32"}
 
 
 def test_contenders_and_seeds_are_distinct(config):

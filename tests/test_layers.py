@@ -24,11 +24,11 @@ LAYERS = [
     {"zoo_ray.progress", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.failures"},
     {"zoo_ray.search", "zoo_ray.outcomes"},
     {"zoo_ray.fitting"},
-    {"zoo_ray.sequential"},
+    {"zoo_ray.sequential", "zoo_ray.stored"},
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},
-    {"zoo_ray.run", "zoo_ray.tune", "zoo_ray.compare"},
+    {"zoo_ray.run", "zoo_ray.tune", "zoo_ray.compare", "zoo_ray.notebook"},
     {"run_cluster"},
 ]
 

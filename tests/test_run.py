@@ -310,3 +310,33 @@ def test_the_figure_is_a_png(grown):
 def test_nothing_but_whole_files_is_left(grown):
     names = [path.name for path in Path(grown.store).rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith(".part") or name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"mode": "multitask"},
+        {"mode": "multitask", "rounds": 3},
+        {"mode": "multihead"},
+        {"closing_rounds": 1},
+    ],
+)
+def test_a_zoo_that_knows_the_end_of_its_stream_does_not_grow_on(run_config, keys):
+    grow(run_config(benchmark={"tasks": [[0, 1], [2, 3]]}, zoo=keys), name="zoo")
+    longer = run_config(benchmark={"tasks": [[0, 1], [2, 3], [4, 5]]}, zoo=keys)
+    told = refusal(longer, name="zoo")
+    assert "only a stream that ends with its last task can grow" in told
+
+
+def test_a_run_recorded_before_its_keys_were_known_goes_on(run_config, tmp_path):
+    grow(run_config(), name="zoo")
+    path = tmp_path / "store" / "runs" / "zoo" / "run.json"
+    record = json.loads(path.read_text())
+    old = ("mode", "tasks_per_member", "members_per_episode", "seed")
+    record["zoo"] = {key: record["zoo"][key] for key in old}
+    del record["episodes"]
+    for task in record["tasks"]:
+        del task["image_shape"]
+    path.write_text(json.dumps(record))
+    assert grow(run_config(), name="zoo").fitted == 0
+    assert "zoo.replay (was 1.0, is 0.5)" in refusal(run_config(zoo={"replay": 0.5}), name="zoo")

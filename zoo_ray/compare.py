@@ -10,6 +10,7 @@ from typing import Any
 
 from zoo_ray.config import RunConfig, override, validate_config, vary
 from zoo_ray.errors import UserError
+from zoo_ray.keys import hash_bits
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
 from zoo_ray.plan import Plan, plan_run
@@ -28,6 +29,8 @@ from zoo_ray.zoo.metrics import Metrics
 
 _METRICS = Metrics._fields
 _VARIED = ("zoo", "recipe")
+_MOST_MATCHED = 1000
+_LONG = 50
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,14 @@ def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
     raw = config.model_dump(mode="json", exclude_unset=True)
     for item in items:
         key = item.partition("=")[0].strip()
-        if key.partition(".")[0] not in _VARIED or key == "zoo.seed":
+        section, _, last = key.partition(".")
+        if section not in _VARIED or not last or key == "zoo.seed":
             raise UserError(
                 f"--vary {item}: what is compared differs in keys of zoo and recipe, as "
                 "zoo.tasks_per_member=3 (seeds are given by --seeds)"
             )
-        override(raw, item)
-    name = ", ".join(item.strip().rpartition("zoo.")[2] for item in items)
+        override(raw, item, named_by="--vary")
+    name = ", ".join(item.strip().removeprefix("zoo.") for item in items)
     return Contender(name, validate_config(raw, source=f"--vary {' '.join(items)}"))
 
 
@@ -155,7 +159,7 @@ def compare(
 
     Args:
         config: benchmark, workers and store of all.
-        contenders: what is compared, one at least; names are distinct.
+        contenders: what is compared, one at least; their names are distinct.
         seeds: one at least; distinct.
         name: of the comparison, unique in the store.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
@@ -198,7 +202,8 @@ def compare(
         for contender, group in zip(contenders, zoos, strict=True)
     ]
     files = _write(outcomes, store, folder=folder, title=name)
-    store.clear_wanted(folder)
+    if not problems:  # else what the others have fitted may yet be wanted
+        store.clear_wanted(folder)
     return ComparisonResult(
         name=name,
         store=store.address,
@@ -213,8 +218,8 @@ def compare(
 
 
 def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> None:
-    names = [contender.name for contender in contenders]
-    for key, values in (("--modes and --vary", names), ("--seeds", seeds)):
+    labels = [_label(contender) for contender in contenders]
+    for key, values in (("--modes and --vary", labels), ("--seeds", seeds)):
         twice = [str(value) for value in values if list(values).count(value) > 1]
         if twice:
             raise UserError(f"{key}: {twice[0]} is given twice; once is enough")
@@ -237,10 +242,16 @@ def _plan(
 
         until_grown.enter_context(joined(address))
         offer = cluster_offer()
-    record = store.read_run(_run_name(name, contenders[0], seeds[0]))
+    records = (
+        (contender, store.read_run(_run_name(name, contender, seed)))
+        for contender in contenders
+        if contender.config.recipe.precision == "auto"
+        for seed in seeds
+    )
+    auto = next((recorded_precision(c.config, record) for c, record in records if record), None)
 
     def start_ray(workers: WorkerPlan) -> None:
-        if workers.count and record is None:
+        if workers.count and auto is None:
             from zoo_ray.cluster.session import local_ray  # imports Ray
 
             until_grown.enter_context(local_ray())
@@ -248,7 +259,7 @@ def _plan(
     return plan_run(
         config,
         offer=offer,
-        precision=recorded_precision(record.recipe if record else None),
+        precision=auto,
         members=len(seeds) * sum(contender.config.rules.members for contender in contenders),
         meanwhile=start_ray,
     )
@@ -264,7 +275,7 @@ def _matched(contenders: Sequence[Contender], plan: Plan) -> list[Contender]:
             continue
         ours = _images(plan.vary(contender.config)) / zoo.members_per_episode
         members = round(_images(plan.vary(others[0].config)) / ours)
-        if members > zoo.members_per_episode:
+        if zoo.members_per_episode < members <= _MOST_MATCHED:
             more = zoo.model_copy(update={"members_per_episode": members})
             config = contender.config.model_copy(update={"zoo": more})
             matched.append(Contender(f"{contender.name} x {members}", config))
@@ -281,8 +292,15 @@ def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> _Zoo:
 
 
 def _run_name(name: str, contender: Contender, seed: int) -> str:
-    words = "".join(c if c.isalnum() or c in "._=-" else "-" for c in contender.name)
-    return f"{name}.{'-'.join(filter(None, words.split('-')))}.{seed}"
+    return f"{name}.{_label(contender)}.{seed}"
+
+
+def _label(contender: Contender) -> str:
+    words = contender.name.replace(", ", ",").replace(" ", "-")
+    label = "".join(c if c.isascii() and (c.isalnum() or c in "._=+,-") else "-" for c in words)
+    if label != words or len(label) > _LONG:
+        label = f"{label[:_LONG]}-{hash_bits(contender.name):016x}"
+    return label
 
 
 def _grow(
@@ -379,8 +397,13 @@ def _outcome(contender: Contender, zoos: Sequence[_Zoo], problems: dict[str, str
         metrics=[] if problem else [zoo.growth.metrics() for zoo in zoos],
         members=plan.rules.members,
         images=0.0 if problem else images,
+        guessed=0 if problem else max(_unknown_tasks(zoo.growth) for zoo in zoos),
         problem=problem,
     )
+
+
+def _unknown_tasks(growth: Growth) -> int:
+    return growth.episodes[-1].members_of_task.count(0)
 
 
 def _write(outcomes: Sequence[Outcome], store: Store, *, folder: str, title: str) -> list[str]:

@@ -188,8 +188,9 @@ def _are_plain(arguments: Any) -> Any:
         if not isinstance(name, str) or not name.isidentifier() or name == "image_shape":
             raise ValueError(f"{shown(name)} cannot be the name of an argument")
     left = [(arguments, 0)]
-    for count, (value, depth) in enumerate(left):  # which grows
-        if count > 1000 or depth > 10:
+    for value, depth in left:  # which grows
+        size = len(value) if isinstance(value, dict | list) else 0
+        if len(left) + size > 1000 or depth > 10:
             raise ValueError("that is more than 1,000 values, or more than ten within each other")
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
             left += [(below, depth + 1) for below in value.values()]
@@ -295,7 +296,7 @@ class ZooConfig(Section):
     members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
     """Or per round, or in all of `multihead`."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
-    replay: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    replay: Annotated[Number, Field(ge=0.0001, le=1)] = 1.0
     """Share of a past task's samples that a new member may see."""
     rounds: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None
     """Of `multitask`; null: as many as tasks."""
@@ -327,6 +328,11 @@ class ZooConfig(Section):
             for key, modes in _MODES_OF.items()
             if mode not in modes
         }
+
+    def rules(self, *, tasks: int) -> Rules:
+        """Which members the zoo of a stream of so many tasks has."""
+        rounds = (self.rounds or tasks) if self.mode == "multitask" else 0
+        return Rules(tasks=tasks, **self.model_dump() | {"rounds": rounds})
 
     def in_mode(self, mode: Mode) -> "ZooConfig":
         """The same in another mode, without the keys that have no meaning there."""
@@ -377,9 +383,7 @@ class RunConfig(Section):
     @property
     def rules(self) -> Rules:
         """Which members the zoo has."""
-        tasks = len(self.benchmark.tasks)
-        rounds = (self.zoo.rounds or tasks) if self.zoo.mode == "multitask" else 0
-        return Rules(tasks=tasks, **self.zoo.model_dump() | {"rounds": rounds})
+        return self.zoo.rules(tasks=len(self.benchmark.tasks))
 
 
 def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig:
@@ -502,23 +506,23 @@ _Loader.add_implicit_resolver(
 )
 
 
-def override(raw: dict[str, Any], item: str) -> None:
-    """Replace or add the key of a `KEY.KEY=VALUE` item."""
+def override(raw: dict[str, Any], item: str, *, named_by: str = "--set") -> None:
+    """Replace or add the key of a `KEY.KEY=VALUE` item, which errors say `named_by` gave."""
     key, equals, text = item.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise UserError(f"--set {item}: expected KEY=VALUE, as in zoo.tasks_per_member=2")
+        raise UserError(f"{named_by} {item}: expected KEY=VALUE, as in zoo.tasks_per_member=2")
     try:
         value = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError, ValueError, OverflowError) as error:
         raise UserError(
-            f"--set {item}: the value is not valid YAML ({_first_line(error)})"
+            f"{named_by} {item}: the value is not valid YAML ({_first_line(error)})"
         ) from None
     node = raw
     for part in parts[:-1]:
         below = node.setdefault(part, {})
         if not isinstance(below, dict):
-            raise UserError(f"--set {item}: {part} is {shown(below)}, which has no keys")
+            raise UserError(f"{named_by} {item}: {part} is {shown(below)}, which has no keys")
         node = below
     node[parts[-1]] = value
 

@@ -46,6 +46,7 @@ class Outcome:
         members: of a zoo.
         images: that a zoo's members are fitted on, mean over the seeds: training samples, repeats
             included, times epochs.
+        guessed: most tasks that no member of a zoo knows, of which it predicts any class alike.
         problem: why a zoo could not be grown.
     """
 
@@ -56,6 +57,7 @@ class Outcome:
     metrics: Sequence[Metrics]
     members: int
     images: float
+    guessed: int = 0
     problem: str | None = None
 
     def spread(self, metric: str) -> Spread | None:

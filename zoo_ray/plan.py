@@ -21,7 +21,12 @@ _QUICK_S = 0.5
 
 @dataclass(frozen=True)
 class Plan:
-    """A run resolved: what would be grown, and who would fit it."""
+    """A run resolved: what would be grown, and who would fit it.
+
+    Attributes:
+        recipe: resolved.
+        auto: what `precision: auto` stands for, if that was decided before.
+    """
 
     config: RunConfig
     tasks: Sequence[Task]
@@ -29,6 +34,7 @@ class Plan:
     recipe: Recipe
     workers: WorkerPlan
     offer: Offer
+    auto: Precision | None
 
     def growth(self, *, score_test: bool = True) -> Growth:
         """The zoo, without members."""
@@ -44,9 +50,8 @@ class Plan:
         shape = same_shape(list(self.tasks))
         assert shape is not None
         _check_image_size(config, shape)
-        precision = self.recipe.precision
         recipe = _resolve_recipe(
-            config, channels=shape[2], precision=precision, workers=self.workers
+            config, channels=shape[2], precision=self.auto, workers=self.workers
         )
         return replace(self, config=config, rules=config.rules, recipe=recipe)
 
@@ -97,7 +102,13 @@ def plan_run(
     _check_image_size(config, shape)
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
-        config=config, tasks=tasks, rules=rules, recipe=recipe, workers=workers, offer=offer
+        config=config,
+        tasks=tasks,
+        rules=rules,
+        recipe=recipe,
+        workers=workers,
+        offer=offer,
+        auto=precision,
     )
 
 

@@ -41,6 +41,11 @@ class Rules:
         return self.mode not in ("multihead", "multitask")
 
     @property
+    def can_be_lengthened(self) -> bool:
+        """Whether the zoo of a longer stream begins with this one."""
+        return self.arriving and self.closing_rounds == 0
+
+    @property
     def episodes(self) -> int:
         """How many there are."""
         if self.mode == "multihead":

@@ -4,7 +4,7 @@ import contextlib
 import platform
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
-from zoo_ray.store import RunRecord, Store, TaskRecord, check_name, run_folder
+from zoo_ray.store import RunRecord, SearchRecord, Store, TaskRecord, check_name, run_folder
 from zoo_ray.task import Task
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
@@ -117,7 +117,7 @@ def prepare(
     plan = plan_run(
         config,
         offer=offer,
-        precision=recorded_precision(record.recipe if record else None),
+        precision=recorded_precision(config, record),
         source=source,
         meanwhile=on_new_run if record is None else lambda _: None,
     )
@@ -257,7 +257,13 @@ def versions() -> dict[str, str]:
 def task_records(tasks: Sequence[Task]) -> list[TaskRecord]:
     """A stream, as records name it."""
     return [
-        TaskRecord(name=task.name, classes=list(task.classes), digest=task.digest) for task in tasks
+        TaskRecord(
+            name=task.name,
+            classes=list(task.classes),
+            digest=task.digest,
+            image_shape=task.image_shape,
+        )
+        for task in tasks
     ]
 
 
@@ -292,9 +298,13 @@ def record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str)
         refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
 
 
-def recorded_precision(recipe: Mapping[str, Any] | None) -> Precision | None:
-    """What `precision: auto` stands for in a run or search, by the recipe in its record."""
-    precision = recipe.get("precision") if recipe else None
+def recorded_precision(
+    config: RunConfig, record: RunRecord | SearchRecord | None
+) -> Precision | None:
+    """What `precision: auto` stands for in a run or search, by its record."""
+    if record is None or config.recipe.precision != "auto":
+        return None
+    precision = record.recipe.get("precision")
     return precision if precision in ("float32", "bfloat16") else None
 
 
@@ -305,6 +315,8 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
     zoo_defaults = ZooConfig().model_dump(mode="json")  # of keys that are newer than the record
     differing = [
         f"{section}.{key} (was {before.get(key)!r}, is {value!r})"
+        if key != "trunk"
+        else "recipe.network (its file, or its arguments)"
         for section, before, after in (
             ("recipe", RECIPE_DEFAULTS | record.recipe, RECIPE_DEFAULTS | now.recipe),
             ("zoo", zoo_defaults | record.zoo, now.zoo),
@@ -316,7 +328,7 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
         task.digest for task in now.tasks[: len(record.tasks)]
     ]:
         differing.append("benchmark (its tasks, or their images, are not those of the run)")
-    elif len(now.tasks) > len(record.tasks) and plan.rules.episodes != len(now.tasks):
+    elif len(now.tasks) > len(record.tasks) and not plan.rules.can_be_lengthened:
         differing.append("benchmark.tasks (only a stream that ends with its last task can grow)")
     if differing:
         raise UserError(

@@ -192,7 +192,7 @@ def _plan(
     plan = plan_run(
         config.base,
         offer=offer,
-        precision=recorded_precision(record.recipe if record else None),
+        precision=recorded_precision(config.base, record),
         members=config.trials * config.most_members,
         meanwhile=start_ray,
     )

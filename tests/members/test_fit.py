@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from toys import RECIPE, toy_task
 
-import zoo_ray.members.fit as fit_module
 from zoo_ray.members.augment import PAD, epoch_order, epoch_shifts
 from zoo_ray.members.fit import FitFailed, fit
+from zoo_ray.members.predict import predict_images, torch_settings
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.task import PARTS, Part, Task
@@ -339,10 +339,11 @@ def test_averaged_predictions_are_the_mean_of_those_on_both_images(precision):
     network = build_network("small_conv", image_shape=(32, 32, 3), classes=[3])
     network.load_state_dict({name: torch.tensor(array) for name, array in plain.weights.items()})
     network = network.to(memory_format=torch.channels_last)
-    with fit_module._torch_settings(threads=1):
-        expected = fit_module._predict_task(
-            network, mirrored, head=0, spec=spec, alive=lambda: None
-        )
+    with torch_settings(threads=1):
+        expected = {
+            name: predict_images(network, part.images, head=0, spec=spec, part=name)
+            for name, part in mirrored.parts()
+        }
     for part in PARTS:
         assert not np.array_equal(expected[part], plain.predictions[0][part])
         mean = (plain.predictions[0][part] + expected[part]) / 2

@@ -29,6 +29,8 @@ RULES = {
     "counting, uniform": toy_rules(
         8, mode="uniform", count_penalty=1.5, closing_rounds=3, members_per_episode=2
     ),
+    "counting, isolated": toy_rules(4, mode="isolated", count_penalty=1.0),
+    "counting, b = 1": toy_rules(4, tasks_per_member=1, count_penalty=1.0, closing_rounds=1),
     "counting, multitask": toy_rules(5, mode="multitask", rounds=6, count_penalty=1.0),
 }
 

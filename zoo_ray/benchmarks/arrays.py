@@ -1,6 +1,7 @@
 """Images and labels as numpy arrays: of a program, or of a .npz file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -70,19 +71,39 @@ def read_npz(path: Path) -> Source:
         UserError: the file is no .npz or damaged, or its arrays are not what `arrays_source` takes.
     """
     where = printable(str(path), limit=400)
+    with _opened(path, where) as content:
+        names = _first(_NAMES, content, where)
+        arrays = [content[name] for name in names]
+        class_names = content["class_names"].tolist() if "class_names" in content else None
+    return arrays_source(
+        train=(arrays[0], arrays[1]),
+        test=(arrays[2], arrays[3]) if arrays[2:] else None,
+        class_names=class_names,
+        where=where,
+    )
+
+
+def read_images(path: Path) -> Images:
+    """Read the images of a .npz file, without labels: `images`, else `x_test` or `test_images`.
+
+    Raises:
+        UserError: the file is no .npz or damaged, or its array is not what `arrays_source` takes.
+    """
+    where = printable(str(path), limit=400)
+    with _opened(path, where) as content:
+        (name,) = _first((("images",), ("x_test",), ("test_images",)), content, where)
+        return _checked_images(content[name], where)
+
+
+@contextmanager
+def _opened(path: Path, where: str) -> Iterator[Mapping[str, npt.NDArray[Any]]]:
+    """The arrays of a file; what is wrong with it is an error that names it."""
     try:
         with path.open("rb") as file:
             if not is_zipfile(file):
                 raise ValueError("no archive of arrays")
         with np.load(path, allow_pickle=False) as content:
-            names = next((names for names in _NAMES if {*names} <= content.keys()), None)
-            if names is None:
-                raise UserError(
-                    f"{where}: its arrays are {_listed(content)}; expected are "
-                    f"{', or '.join(map(_listed, _NAMES))}; save them so, by numpy.savez"
-                )
-            arrays = [content[name] for name in names]
-            class_names = content["class_names"].tolist() if "class_names" in content else None
+            yield content
     except UserError:
         raise
     except Exception as error:  # a damaged archive can make its readers raise anything
@@ -90,11 +111,18 @@ def read_npz(path: Path) -> Source:
         raise UserError(
             f"{where}: not a readable .npz file ({why}); save it again, by numpy.savez"
         ) from None
-    return arrays_source(
-        train=(arrays[0], arrays[1]),
-        test=(arrays[2], arrays[3]) if arrays[2:] else None,
-        class_names=class_names,
-        where=where,
+
+
+def _first(
+    known: Sequence[tuple[str, ...]], content: Mapping[str, Any], where: str
+) -> tuple[str, ...]:
+    """The first names that a file has."""
+    for names in known:
+        if {*names} <= content.keys():
+            return names
+    raise UserError(
+        f"{where}: its arrays are {_listed(content)}; expected are "
+        f"{', or '.join(map(_listed, known))}; save them so, by numpy.savez"
     )
 
 
@@ -114,14 +142,7 @@ def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
 def _checked(
     images: npt.ArrayLike, labels: npt.ArrayLike, *, names: tuple[str, ...] | None, where: str
 ) -> tuple[Images, Labels]:
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise UserError(
-            f"{where} images: {_described(images)}; allowed is uint8 of shape (samples, height, "
-            "width) or (samples, height, width, channels) with 1 or 3 channels; convert them"
-        )
+    images, labels = _checked_images(images, f"{where} images"), np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
@@ -133,10 +154,22 @@ def _checked(
         raise UserError(
             f"{where}: {len(images)} images, but {len(labels)} labels; give each image one"
         )
-    if 0 in images.shape:
-        raise UserError(f"{where} images: {_described(images)}, which is empty; give some")
     classes = MAX_CLASSES if names is None else len(names)
     return images, check_labels(labels, classes=classes, where=f"{where} labels")
+
+
+def _checked_images(images: npt.ArrayLike, where: str) -> Images:
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UserError(
+            f"{where}: {_described(images)}; allowed is uint8 of shape (samples, height, "
+            "width) or (samples, height, width, channels) with 1 or 3 channels; convert them"
+        )
+    if 0 in images.shape:
+        raise UserError(f"{where}: {_described(images)}, which is empty; give some")
+    return images
 
 
 def _described(array: npt.NDArray[Any]) -> str:

@@ -14,7 +14,7 @@ from zoo_ray.benchmarks.source import Rows, Source, Split
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _TEST_FOLDERS = ("test", "validation", "val")
 _LAYOUT = "put images into PATH/CLASS/, or into PATH/train/CLASS/ and PATH/test/CLASS/"
 
@@ -55,6 +55,7 @@ def read_folder(folder: Path, *, size: tuple[int, int] | None) -> Source:
         test=None
         if test is None
         else Split(test.labels, lambda rows: test.decode(rows, train.mode, size)),
+        numbers_last=False,
     )
 
 
@@ -127,7 +128,7 @@ def _images(folder: Path) -> list[Path]:
                 continue
             if entry.is_dir():
                 raise UserError(f"{_shown(path)}: a folder within that of a class; {_LAYOUT}")
-            if path.suffix.lower() in _SUFFIXES:
+            if path.suffix.lower() in SUFFIXES:
                 if not entry.is_file():
                     raise UserError(
                         f"{_shown(path)}: no file; put the image there, or take it away"
@@ -135,7 +136,7 @@ def _images(folder: Path) -> list[Path]:
                 paths.append(path)
     if not paths:
         raise UserError(
-            f"{_shown(folder)}: no images here ({', '.join(_SUFFIXES)}); put those of the class "
+            f"{_shown(folder)}: no images here ({', '.join(SUFFIXES)}); put those of the class "
             "here, or take the folder away"
         )
     return paths

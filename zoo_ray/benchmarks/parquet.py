@@ -78,6 +78,30 @@ def read_parquet(
     )
 
 
+def encoded_images(path: Path) -> list[bytes]:
+    """The image files in a Parquet file's column of images.
+
+    Raises:
+        UserError: the file cannot be read, or has not just one such column.
+    """
+    import pyarrow.parquet as pq
+
+    with _reading(path):
+        schema = pq.read_schema(path)
+    images = [field.name for field in schema if _is_image(field.type)]
+    column = _choose("image", None, images, images, schema, path)
+    with _reading(path):
+        table = pq.read_table(path, columns=[column])
+    encoded = []
+    for row, image in enumerate(table.column(column).to_pylist()):
+        if not (image or {}).get("bytes"):
+            raise UserError(f"{path}: row {row} has no image; give rows that have one")
+        encoded.append(image["bytes"])
+    if not encoded:
+        raise UserError(f"{path}: no rows here; give a file that has images")
+    return encoded
+
+
 def _files(folder: Path, splits: Sequence[str]) -> list[Path]:
     """The files of the first split there is; shards in order and complete."""
     for split in splits:

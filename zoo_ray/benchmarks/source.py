@@ -48,11 +48,13 @@ class Source:
         class_names: names by class number.
         train: the training samples; all there are if `test` is None.
         test: None for data that have no test split: `load_stream` sets one aside.
+        numbers_last: whether a class keeps its number when another is added.
     """
 
     class_names: tuple[str, ...]
     train: Split
     test: Split | None
+    numbers_last: bool = True
 
 
 def set_aside(rows: Rows, *, share: float, key: tuple[int, int]) -> Rows:

@@ -179,7 +179,8 @@ def _validation_rows(source: Source, config: BenchmarkConfig, label: int) -> Row
             f"benchmark.validation = {share}: class {label} ({source.class_names[label]}) has one "
             "training sample, which cannot be split; leave the class out, or use validation: 0"
         )
-    return set_aside(rows, share=share, key=(_VALIDATION_KEY, label))
+    last = label if source.numbers_last else hash_bits(source.class_names[label])
+    return set_aside(rows, share=share, key=(_VALIDATION_KEY, last))
 
 
 def _task(

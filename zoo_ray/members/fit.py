@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,9 +14,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 from torch.optim.sgd import sgd
-from torch.utils import deterministic
 
-from zoo_ray.keys import hash_bits
 from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
 from zoo_ray.members.member import (
@@ -28,20 +25,21 @@ from zoo_ray.members.member import (
     Member,
     OutOfMemory,
 )
+from zoo_ray.members.predict import (
+    autocast,
+    draws,
+    input_dtype,
+    predict_images,
+    seed_draws,
+    torch_settings,
+)
 from zoo_ray.members.spec import MemberSpec, TaskShare
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
 from zoo_ray.networks.own import UnusableTrunk
-from zoo_ray.task import Predictions, Task
+from zoo_ray.task import Task
 
 MOMENTUM = 0.9
-# Part of what decides the bits: another batch may take another path through the convolutions.
-# glibc gives the threads of a process, as a worker's is, at most 64 MiB without asking the system:
-# twice the batch would pass that, and predict 30% slower (small_conv, 32 pixels, float32).
-PREDICTION_BATCH = 128
-# A wide residual network keeps whole images in 64 channels and more: of larger ones than this,
-# fewer are predicted at once.
-_PIXELS_AT_ONCE = PREDICTION_BATCH * 84 * 84
 _PROGRESS_INTERVAL_S = 0.5
 _BATCHES_AT_ONCE = 16
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -95,19 +93,27 @@ def fit(
     _keep_freed_memory()
     tell = _Every(_PROGRESS_INTERVAL_S, on_progress)
     save = _Every(math.inf if checkpoint_s is None else checkpoint_s, on_checkpoint)
-    with _torch_settings(threads=spec.recipe.threads), _memory_errors(spec, device):
+    with torch_settings(threads=spec.recipe.threads), _memory_errors(spec, device):
         network = _new_network(spec, tasks).to(device).to(memory_format=torch.channels_last)
         training = _Training(network)
         try:
             gpus = [network.closed.device] if network.closed.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=gpus, enabled=_draws(spec)):
+            with torch.random.fork_rng(devices=gpus, enabled=draws(spec)):
                 _train(training, spec, tasks, resume=resume, tell=tell, save=save)
                 epoch_losses = training.epoch_losses
                 trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
                 predictions = [
-                    _predict_task(
-                        network, task, head=head, spec=spec, alive=lambda: tell.if_due(trained)
-                    )
+                    {
+                        name: predict_images(
+                            network,
+                            part.images,
+                            head=head,
+                            spec=spec,
+                            part=name,
+                            alive=lambda: tell.if_due(trained),
+                        )
+                        for name, part in task.parts()
+                    }
                     for head, task in enumerate(tasks)
                 ]
         except CutShort:
@@ -171,40 +177,6 @@ def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _torch_settings(*, threads: int) -> Iterator[None]:
-    """Settings that decide bits, whatever the process that fits has set, and back again."""
-    before = (
-        torch.get_num_threads(),
-        torch.get_float32_matmul_precision(),
-        torch.get_default_dtype(),
-        torch.get_deterministic_debug_mode(),
-        deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
-        torch._C._get_mkldnn_enabled(),
-    )
-    torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("highest")
-    torch.set_default_dtype(torch.float32)
-    # cuBLAS is deterministic with a workspace of a fixed size; read when CUDA is first used.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # That would fill each new tensor with NaN, lest somebody read it before it is written: nobody
-    # does, and a step makes some ninety tensors.
-    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    cuda = {"benchmark": False, "deterministic": True, "allow_tf32": False}
-    try:
-        torch._C._set_mkldnn_enabled(True)  # mkldnn.flags would warn of GPUs that are not there
-        with torch.backends.cudnn.flags(**cuda):
-            yield
-    finally:
-        torch._C._set_mkldnn_enabled(before[5])
-        torch.set_num_threads(before[0])
-        torch.set_float32_matmul_precision(before[1])
-        torch.set_default_dtype(before[2])
-        torch.set_deterministic_debug_mode(before[3])
-        deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
-
-
 def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
     shapes = {task.image_shape for task in tasks}
     if len(shapes) > 1:
@@ -222,24 +194,6 @@ def _new_network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
             )
         except UnusableTrunk as error:
             raise FitFailed(f"recipe.network = {spec.recipe.network}: {error}") from error
-
-
-def _draws(spec: MemberSpec) -> bool:
-    """Whether the network may draw from torch's generator when it is used."""
-    return bool(spec.recipe.dropout or spec.recipe.trunk)
-
-
-def _seed_draws(network: MultiHead, spec: MemberSpec, *place: str | int) -> None:
-    """Make what the network draws a function of the place: a resumed fit draws the same."""
-    if not _draws(spec):
-        return
-    # Not torch.manual_seed, which would seed every GPU.
-    device = network.closed.device
-    generators = [torch.default_generator]
-    if device.type == "cuda":
-        generators.append(torch.cuda.default_generators[device.index or 0])
-    for generator in generators:
-        generator.manual_seed(hash_bits(*place))
 
 
 _Told = TypeVar("_Told")
@@ -377,7 +331,7 @@ class _TrainingSet:
                 images = crop_and_flip(self.images, rows, shifts.of(chunk))
             else:
                 images = self.images[rows]
-            columns = normalise(images, _dtype(spec)), self.heads[rows], self.targets[rows]
+            columns = normalise(images, input_dtype(spec)), self.heads[rows], self.targets[rows]
             split = (torch.split(column, recipe.batch) for column in columns)
             yield from islice(zip(*split, strict=True), skipped, None)
             skipped = 0
@@ -409,11 +363,11 @@ def _train(
         first = training.step % steps
         batches = data.batches(spec, epoch=epoch, first=first)
         for done, (images, heads, targets) in enumerate(batches, start=first + 1):
-            _seed_draws(network, spec, "dropout", spec.seed, training.step)
+            seed_draws(network, spec, "dropout", spec.seed, training.step)
             lr = recipe.lr
             if recipe.schedule == "cosine":
                 lr = lr * (1 + math.cos(math.pi * training.step / total_steps)) / 2
-            with _autocast(network, spec):
+            with autocast(network, spec):
                 features = network.trunk(images)
             logits = network.logits(features, heads=heads)
             loss = functional.cross_entropy(logits, targets)
@@ -445,62 +399,6 @@ def _train(
                 tell(FitProgress(epoch + done / steps, recipe.epochs, mean))
             if save.is_due():
                 save(training.to_checkpoint())
-
-
-@torch.inference_mode()
-def _predict_task(
-    network: MultiHead,
-    task: Task,
-    *,
-    head: int,
-    spec: MemberSpec,
-    alive: Callable[[], None],
-) -> Predictions:
-    network.eval()
-    batch = _prediction_batch(spec.recipe.network, task)
-    predictions: Predictions = {}
-    for name, part in task.parts():
-        rows = [np.zeros((0, len(task.classes)), dtype=np.float32)]
-        for start in range(0, len(part), batch):
-            images = torch.from_numpy(part.images[start : start + batch].copy())
-            images = images.to(network.closed.device)
-            _seed_draws(network, spec, "prediction", spec.seed, head, name, start)
-            predicted = _predict(network, images, head=head, spec=spec)
-            if spec.recipe.average_flips:
-                predicted += _predict(network, images.flip(2), head=head, spec=spec)
-                predicted /= 2
-            rows.append(predicted.cpu().numpy())
-            alive()
-        predictions[name] = np.concatenate(rows)
-    return predictions
-
-
-def _predict(
-    network: MultiHead, images: torch.Tensor, *, head: int, spec: MemberSpec
-) -> torch.Tensor:
-    with _autocast(network, spec):
-        features = network.trunk(normalise(images, _dtype(spec)))
-    return functional.softmax(network.head_logits(features, head=head), dim=1)
-
-
-def _prediction_batch(network: str, task: Task) -> int:
-    if network == "small_conv":
-        return PREDICTION_BATCH
-    height, width, _ = task.image_shape
-    return max(1, min(PREDICTION_BATCH, _PIXELS_AT_ONCE // (height * width)))
-
-
-def _dtype(spec: MemberSpec) -> torch.dtype:
-    """Of the trunk's input."""
-    return torch.bfloat16 if spec.recipe.precision == "bfloat16" else torch.float32
-
-
-def _autocast(network: MultiHead, spec: MemberSpec) -> torch.autocast:
-    return torch.autocast(
-        network.closed.device.type,
-        dtype=torch.bfloat16,
-        enabled=spec.recipe.precision == "bfloat16",
-    )
 
 
 def _remedy(spec: MemberSpec) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -51,39 +52,51 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
 
 def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableType:
     """Mean and standard deviation of the metrics over the seeds, and what each contender took."""
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("", overflow="fold")
     first = outcomes[0]
-    headers = ("average accuracy", f"minus {escape(first.name)}", "learning accuracy")
-    for header in (*headers, "forward transfer", "backward transfer", "members", "images"):
-        table.add_column(header, justify="right")
+    table = Table(
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold", min_width=12)
+    for header in (
+        "average\naccuracy",
+        "minus\nthe first",
+        "learning\naccuracy",
+        "forward\ntransfer",
+        "backward\ntransfer",
+        "images",
+    ):
+        table.add_column(header, justify="right", no_wrap=True)
+    lines: list[RenderableType] = [table]
     for outcome in outcomes:
         if outcome.problem is not None:
-            table.add_row(escape(outcome.name), f"[red]failed[/red] {escape(outcome.problem)}")
+            lines.append(f"[red]{escape(outcome.name)} failed[/red]: {escape(outcome.problem)}")
             continue
-        minus = None if outcome is first else difference(outcome, first)
         table.add_row(
             escape(outcome.name),
             f"[bold]{_spread(outcome.spread('average_accuracy'))}[/bold]",
-            _spread(minus, sign="+"),
+            _spread(None if outcome is first else difference(outcome, first), sign="+"),
             _spread(outcome.spread("learning_accuracy")),
             _spread(forward_transfer(outcome, outcomes), sign="+"),
             _spread(outcome.spread("backward_transfer"), sign="+"),
-            str(outcome.members),
             f"{outcome.images:,.0f}",
         )
+        if outcome.guessed:
+            lines.append(
+                f"{escape(outcome.name)}: no member knows {outcome.guessed} of its tasks, which "
+                "count as guessed"
+            )
     seeds = len(first.runs)
-    lines: list[RenderableType] = [table]
     if seeds > 1:
         lines.append(
-            f"mean ± standard deviation over {seeds} seeds, in per cent of test samples; "
-            "differences are paired by seed"
+            f"in %, mean ± standard deviation over {seeds} seeds; differences are paired by seed"
         )
     if any(forward_transfer(outcome, outcomes) for outcome in outcomes):
-        lines.append(
-            "forward transfer: learning accuracy minus Isolated's (a task has no head before it "
-            "arrives); a first task has none"
-        )
+        lines.append("forward transfer: learning accuracy minus Isolated's")
     return Group(*lines)
 
 
@@ -91,7 +104,7 @@ def _spread(spread: Spread | None, *, sign: str = "") -> str:
     if spread is None:
         return "-"
     mean = f"{100 * spread.mean:{sign}.2f}"
-    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
+    return mean if spread.sd is None else f"{mean}±{100 * spread.sd:.2f}"
 
 
 _MOST_ROWS = 30

@@ -275,7 +275,7 @@ class SearchConfig(Section):
     def _all_rules(self) -> list[Rules]:
         """Of the trials that are extreme in what decides how many members there are."""
         keys = [key for key in _OF_SIZE if key in self.space]
-        values = product(*(ends(self.space[key].dimension) for key in keys))
+        values = product(*(_extremes(self.space[key].dimension) for key in keys))
         return [self.rules(dict(zip(keys, some, strict=True))) for some in values]
 
     def run_config(self, values: Values, *, seed: int) -> RunConfig:
@@ -314,6 +314,13 @@ def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchCon
         override(raw, item)
         _read_base(raw, folder=Path(), named_by=f"--set {item}")
     return validate(SearchConfig, raw, source=str(path))
+
+
+def _extremes(dimension: Dimension) -> list[Any]:
+    """Of numbers the least and the most; of others all."""
+    values = ends(dimension)
+    numbers = all(type(value) is int for value in values)
+    return sorted({min(values), max(values)}) if numbers else values
 
 
 def _read_base(raw: dict[str, Any], *, folder: Path, named_by: str) -> None:

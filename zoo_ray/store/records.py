@@ -12,11 +12,16 @@ MAX_NAME_LENGTH = 100
 
 
 class TaskRecord(BaseModel):
-    """A task, as a run's record names it."""
+    """A task, as a run's record names it.
+
+    Attributes:
+        image_shape: height, width and channels; None in records older than this key.
+    """
 
     name: str
     classes: list[str]
     digest: str
+    image_shape: tuple[int, int, int] | None = None
 
 
 class RunRecord(BaseModel):

@@ -183,8 +183,20 @@ class Store:
         Raises:
             CorruptMember: as `read_predictions`.
         """
+        found = self.read_network(digest)
+        return None if found is None else found[1]
+
+    def read_network(self, digest: str) -> tuple[MemberSpec, dict[str, Any]] | None:
+        """A member's spec and weights, or None if it is not finished.
+
+        Raises:
+            CorruptMember: as `read_predictions`.
+        """
         found = self._read_payload(digest, "weights")
-        return None if found is None else safetensors.numpy.load(found[0])
+        if found is None:
+            return None
+        payload, pointer, _ = found
+        return MemberSpec.from_dict(pointer["spec"]), safetensors.numpy.load(payload)
 
     def drop_member(self, digest: str, *, seen: bytes | None = None) -> None:
         """Make a corrupt member missing, so that it can be published again.

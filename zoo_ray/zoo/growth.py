@@ -243,7 +243,8 @@ class Growth:
     ) -> Metrics:
         """The field's metrics, of the tasks seen by the end of an episode (None: of the last)."""
         episode = episode or len(self.episodes)
-        return metrics(self.accuracy(part)[:episode, : self.rules.seen(episode)])
+        matrix = self.accuracy(part)[:episode, : self.rules.seen(episode)]
+        return metrics(matrix, arriving=self.rules.arriving)
 
     def members(self) -> list[GrownMember]:
         """The members of all complete episodes, in the order in which they were averaged."""

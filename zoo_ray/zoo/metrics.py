@@ -1,8 +1,8 @@
 """The field's metrics, from the accuracy matrix A[e, i]: accuracy of task i after episode e.
 
 A has a row for each episode, closing rounds included, and a column for each task; float64, NaN
-where a task had not yet arrived. Where all tasks are there from the first row on, rows are rounds,
-and only the average has a meaning.
+where a task had not yet arrived. Where all tasks are there from the start, rows are rounds, and
+only the average has a meaning.
 """
 
 from typing import NamedTuple
@@ -31,12 +31,17 @@ class Metrics(NamedTuple):
     forgetting: float | None
 
 
-def metrics(accuracy: Floats) -> Metrics:
-    """The metrics of a complete accuracy matrix, shape (episodes, tasks)."""
+def metrics(accuracy: Floats, *, arriving: bool = True) -> Metrics:
+    """The metrics of a complete accuracy matrix.
+
+    Args:
+        accuracy: A[e, i], shape (episodes, tasks).
+        arriving: whether tasks arrive one by one; else rows are rounds.
+    """
     tasks = accuracy.shape[1]
     final = accuracy[-1]
     average = float(final.mean())
-    if tasks > 1 and not np.isnan(accuracy[0, 1:]).any():
+    if not arriving:
         return Metrics(average, None, None, None)
     learned = np.diagonal(accuracy)
     backward = forgetting = None

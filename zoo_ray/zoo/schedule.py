@@ -75,8 +75,8 @@ def draw_episode(
     if rules.arriving and not newest:
         return _closing_draws(rules, episode=episode, members=members)
     count = rules.tasks_at(episode) - len(newest)
-    if rules.mode == "uniform" or count >= known:
-        weights = np.ones(known)  # if every task is drawn, their losses may not be known yet
+    if rules.mode == "uniform" or count in (0, known):
+        weights = np.ones(known)  # their losses do not matter, and may not be known yet
     weights = _weighed(rules, weights, members)
     return [
         Draw(

@@ -1,0 +1,189 @@
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from toys import write_idx_dataset
+
+import run_cluster
+import zoo_ray
+from zoo_ray.config import validate_config
+from zoo_ray.errors import UserError
+from zoo_ray.plan import plan_run
+from zoo_ray.stored import StoredRun
+from zoo_ray.zoo.ensemble import Ensemble
+
+
+def config_of(folder, **zoo):
+    if not (folder / "data").exists():
+        write_idx_dataset(folder / "data", classes=7, train=6, test=25)
+    raw = {
+        "benchmark": {
+            "dataset": f"idx:{folder / 'data'}",
+            "tasks": [["0", "1"], [2, 3, 4], [5, 6]],
+        },
+        "recipe": {"epochs": 1, "batch": 8},
+        "zoo": {"tasks_per_member": 2, **zoo},
+        "workers": {"count": 0},
+        "store": str(folder / "store"),
+    }
+    return validate_config(raw, source="test")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("stored")
+
+
+@pytest.fixture(scope="module")
+def grown(folder):
+    config = config_of(folder)
+    return zoo_ray.grow(config, name="zoo"), plan_run(config).tasks
+
+
+def recorded(run, tasks):
+    """The averages of the predictions that the members' fits left in the store."""
+    ensemble = Ensemble([task.without_images() for task in tasks])
+    for member in run.members:
+        stored = run._store.read_predictions(member.digest)
+        for position, prediction in zip(member.tasks, stored.predictions, strict=True):
+            weight = 1.0
+            if position in run.rules.newest(member.episode):
+                weight = 1 / run.rules.replay
+            ensemble.add(position, prediction, weight=weight)
+    return [ensemble.prediction(position, "test") for position in range(len(tasks))]
+
+
+def test_predictions_on_the_test_part_are_those_recorded(grown):
+    run, tasks = grown
+    for position, expected in enumerate(recorded(run, tasks)):
+        predicted = run.predict(images=tasks[position].test.images, task=position + 1)
+        np.testing.assert_array_equal(predicted, expected)
+        right = predicted.argmax(axis=1) == tasks[position].test.labels
+        assert right.mean() == run.accuracy[-1, position]
+
+
+@pytest.mark.parametrize(
+    "zoo",
+    [
+        {"replay": 0.5, "members_per_episode": 2},
+        {"mode": "multihead"},
+        {"mode": "multitask", "rounds": 1},
+        {"closing_rounds": 1},
+    ],
+)
+def test_other_zoos_predict_as_recorded_too(folder, zoo):
+    config = config_of(folder, **zoo)
+    run, tasks = zoo_ray.grow(config, name="other"), plan_run(config).tasks
+    for position, expected in enumerate(recorded(run, tasks)):
+        predicted = run.predict(images=tasks[position].test.images, task=tasks[position].name)
+        np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-15)
+    run._store.remove_run("other")
+
+
+def test_a_stored_run_is_what_was_grown(grown, folder):
+    run, tasks = grown
+    again = zoo_ray.open(str(folder / "store"), "zoo")
+    assert again.metrics == run.metrics
+    assert [task.name for task in again.tasks] == [task.name for task in tasks]
+    assert [task.image_shape for task in again.tasks] == [(28, 28, 1)] * 3
+    assert np.isnan(again.accuracy[0, 1:]).all()
+    assert not np.isnan(again.accuracy[-1]).any()
+
+
+def test_the_package_is_cheap_to_import():
+    code = "import sys, zoo_ray; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+    with pytest.raises(AttributeError, match="no attribute 'shrink'"):
+        zoo_ray.shrink  # noqa: B018
+
+
+# ---- the command
+
+
+def ask(folder, *words):
+    return run_cluster.main(["predict", "zoo", "--store", str(folder / "store"), *map(str, words)])
+
+
+def test_the_command_reads_files_folders_and_arrays_alike(grown, folder, capsys, tmp_path):
+    run, tasks = grown
+    images = tasks[1].test.images[:9]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image[..., 0]).save(pictures / f"{number}.png")
+    (pictures / "notes.txt").write_text("no image")
+    np.savez(tmp_path / "images.npz", images=images[..., 0])
+    expected = run.predict(images=images, task=2)
+    for given in ([pictures], sorted(pictures.glob("*.png")), [tmp_path / "images.npz"]):
+        assert ask(folder, "--task", 2, "--json", *given) == 0
+        out = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert out["classes"] == ["2", "3", "4"]
+        np.testing.assert_array_equal([p["probabilities"] for p in out["predictions"]], expected)
+        classes = [out["classes"][place] for place in expected.argmax(axis=1)]
+        assert [p["class"] for p in out["predictions"]] == classes
+    for file in ("p.csv", "p.parquet"):
+        assert ask(folder, "--task", "2, 3, 4", "--out", tmp_path / file, pictures) == 0
+    assert "9 images" not in capsys.readouterr().out
+    table = pq.read_table(tmp_path / "p.parquet").to_pydict()
+    assert table["class"] == classes
+    np.testing.assert_array_equal(table["p: 3"], expected[:, 1])
+    with (tmp_path / "p.csv").open() as lines:
+        assert [row["class"] for row in csv.DictReader(lines)] == classes
+
+
+@pytest.mark.usefixtures("grown")
+def test_bad_requests_get_one_line(folder, capsys, tmp_path):
+    Image.new("L", (40, 30)).save(tmp_path / "large.png")
+    Image.new("RGB", (28, 28)).save(tmp_path / "red.png")
+    Image.new("L", (28, 28)).save(tmp_path / "good.png")
+    (tmp_path / "torn.png").write_bytes((tmp_path / "good.png").read_bytes()[:40])
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    np.savez(tmp_path / "floats.npz", images=np.zeros((2, 28, 28)))
+    for words, told in (
+        (["--task", "2", tmp_path / "large.png"], "40x30 pixels, where the task's images"),
+        (["--task", "2", tmp_path / "red.png"], "colour images, where the task's are grey"),
+        (["--task", "2", tmp_path / "torn.png"], "torn.png: the image cannot be decoded"),
+        (["--task", "2", tmp_path / "text.png"], "text.png: the image cannot be decoded"),
+        (["--task", "2", tmp_path / "empty"], "no images here"),
+        (["--task", "2", tmp_path / "nothing"], "no such file or folder"),
+        (["--task", "2", tmp_path / "bad.npz"], "not a readable .npz file"),
+        (["--task", "2", tmp_path / "bad.parquet"], "not a readable Parquet file"),
+        (["--task", "2", tmp_path / "floats.npz"], "allowed is uint8"),
+        (["--task", "4", tmp_path / "good.png"], "give the number or the name of one: 1: 0, 1;"),
+        (["--task", "\x1b[31mred", tmp_path / "good.png"], "no such task"),
+        (["--task", "2", "--out", "x.txt", tmp_path / "good.png"], "ends in .csv or .parquet"),
+    ):
+        assert ask(folder, *words) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert told in err
+        assert err.count("\n") == 1
+    assert ask(folder, "--task", "2", "--scale", tmp_path / "large.png") == 0
+
+
+def test_runs_that_are_not_there_or_not_grown_are_told(grown):
+    store = grown[0]._store
+    with pytest.raises(UserError, match="no run 'nobody'"):
+        StoredRun(store, "nobody")
+    store.create_run("begun", grown[0].record)
+    with pytest.raises(UserError, match="not grown to its end"):
+        StoredRun(store, "begun")
+
+
+def test_a_member_that_is_missing_is_told(folder, tmp_path):
+    config = config_of(folder)
+    config = config.model_copy(update={"store": str(tmp_path)})
+    run = zoo_ray.grow(config, name="zoo")
+    run._store.drop_member(run.members[-1].digest)
+    images = np.zeros((1, 28, 28, 1), np.uint8)
+    with pytest.raises(UserError, match="is missing; the command that grew the run"):
+        run.predict(images=images, task=3)

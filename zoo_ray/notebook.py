@@ -1,0 +1,55 @@
+"""zoo_ray from Python, as the command line does it: `zoo_ray.grow`, `zoo_ray.open`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zoo_ray import run
+from zoo_ray.benchmarks import Source
+from zoo_ray.config import RunConfig, read_config
+from zoo_ray.progress import Progress
+from zoo_ray.store import Store
+from zoo_ray.stored import StoredRun
+
+
+def grow(
+    config: RunConfig | str | Path,
+    *,
+    name: str | None = None,
+    address: str | None = None,
+    source: Source | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> StoredRun:
+    """Grow a zoo, or go on growing it, as `run_cluster.py train` does.
+
+    Args:
+        config: a configuration (`zoo_ray.read_config`), or the path of its YAML file.
+        name: of the run in the store; None: the file's, or `run`.
+        address: of a Ray cluster; None: a local Ray, unless `workers.count` is 0.
+        source: the data, where `benchmark.dataset` is `arrays`.
+        on_progress: called about twice a second.
+
+    Returns:
+        The run, read from the store.
+
+    Raises:
+        UserError: anything outside the program is not as it must be; see the message.
+    """
+    if not isinstance(config, RunConfig):
+        name = Path(config).stem if name is None else name
+        config = read_config(config)
+    name = "run" if name is None else name
+    run.grow(config, name=name, address=address, source=source, on_progress=on_progress)
+    return open(config.store, name)
+
+
+def open(store: str, name: str) -> StoredRun:
+    """Read a grown run.
+
+    Args:
+        store: address of the store: a folder, `s3://` or `gs://`.
+        name: of the run.
+
+    Raises:
+        UserError: there is no such run, it is not grown yet, or it cannot be read.
+    """
+    return StoredRun(Store(store), name)

@@ -1,0 +1,71 @@
+"""Predictions, for people and for programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from zoo_ray.errors import UserError
+from zoo_ray.zoo.boosting import Floats
+
+_MOST_ROWS = 20
+
+
+def predictions_table(
+    names: Sequence[str], classes: Sequence[str], probabilities: Floats, *, title: str
+) -> RenderableType:
+    """The likeliest class of each image, and the next.
+
+    Args:
+        names: of the images.
+        classes: names, in the order of the columns of `probabilities`.
+        probabilities: shape (images, classes).
+        title: of the table.
+    """
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("image", overflow="fold")
+    for header in ("class", "probability", "next"):
+        table.add_column(header, justify="right" if header == "probability" else "left")
+    for name, row in list(zip(names, probabilities, strict=True))[:_MOST_ROWS]:
+        first, *others = row.argsort(kind="stable")[::-1]
+        second = f"{escape(classes[others[0]])} {row[others[0]]:.3f}" if others else ""
+        table.add_row(
+            escape(name), f"[bold]{escape(classes[first])}[/bold]", f"{row[first]:.3f}", second
+        )
+    if len(names) > _MOST_ROWS:
+        return Group(table, f"{len(names) - _MOST_ROWS} more; --out FILE writes all")
+    return table
+
+
+def predictions_file(
+    file: str, names: Sequence[str], classes: Sequence[str], probabilities: Floats
+) -> None:
+    """Write a row for each image: its name, its likeliest class, and each class's probability.
+
+    Args:
+        file: its path, which ends in .csv or .parquet.
+        names, classes, probabilities: as of `predictions_table`.
+
+    Raises:
+        UserError: it has another ending, or cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    likeliest = [classes[place] for place in probabilities.argmax(axis=1)]
+    columns = [pa.array(names), pa.array(likeliest), *map(pa.array, probabilities.T)]
+    # Two classes may have one name, and a class may be called "image".
+    table = pa.Table.from_arrays(columns, names=["image", "class", *(f"p: {c}" for c in classes)])
+    kind = Path(file).suffix
+    if kind not in (".csv", ".parquet"):
+        raise UserError(f"--out {file}: a file's name ends in .csv or .parquet")
+    try:
+        if kind == ".csv":
+            pyarrow.csv.write_csv(table, file)
+        else:
+            pq.write_table(table, file)
+    except OSError as error:
+        raise UserError(f"--out {file}: cannot be written ({error})") from None

@@ -1,0 +1,171 @@
+"""A run as the store holds it: what it has learned, and what it predicts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zoo_ray.benchmarks.names import printable
+from zoo_ray.config import ZooConfig, validate
+from zoo_ray.errors import UserError
+from zoo_ray.rules import Rules
+from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder
+from zoo_ray.task import Images
+from zoo_ray.zoo.boosting import Floats
+from zoo_ray.zoo.metrics import Metrics, metrics
+
+_MOST_NAMED = 12
+
+
+@dataclass(frozen=True)
+class StoredMember:
+    """A member of a stored zoo: its episode, the positions of its tasks, and its digest."""
+
+    episode: int
+    tasks: tuple[int, ...]
+    digest: str
+
+
+class StoredRun:
+    """A grown run, read from the store; no data set is needed, nor Ray.
+
+    Attributes:
+        name: of the run.
+        record: what it was to be.
+        tasks: the stream, in order.
+        rules: which members it has.
+        members: in the order in which they are averaged.
+        accuracy: A[e, i], test accuracy of task i after episode e, float64, shape (episodes,
+            tasks); NaN where task i had not arrived.
+    """
+
+    def __init__(self, store: Store, name: str) -> None:
+        """Read a run.
+
+        Raises:
+            UserError: there is no such run, it is not grown yet, or it cannot be read.
+        """
+        folder = f"{store.shown}/{run_folder(name)}"
+        record = store.read_run(name)
+        if record is None:
+            raise UserError(
+                f"store {store.shown}: no run {name!r}; run_cluster.py runs shows what there is"
+            )
+        episodes = store.read_table(name, "episodes.parquet")
+        results = store.read_table(name, "results.parquet")
+        if not episodes or not results:
+            raise UserError(f"{folder}: the run is not grown to its end yet; train goes on with it")
+        self.name = name
+        self.record: RunRecord = record
+        self.tasks: list[TaskRecord] = record.tasks
+        zoo = validate(ZooConfig, record.zoo, source=f"{folder}/run.json: zoo")
+        self.rules: Rules = zoo.rules(tasks=len(self.tasks))
+        self._store = store
+        try:
+            self.members = [
+                StoredMember(int(episode), tuple(map(int, tasks)), str(digest))
+                for episode, tasks, digest in zip(
+                    episodes["episode"], episodes["tasks"], episodes["digest"], strict=True
+                )
+            ]
+            self.accuracy = self._matrix(results)
+        except (KeyError, ValueError, TypeError, IndexError):
+            raise UserError(
+                f"{folder}: its tables are not those of a run of {len(self.tasks)} tasks; the "
+                "command that grew the run writes them anew"
+            ) from None
+
+    def _matrix(self, results: dict[str, list[Any]]) -> Floats:
+        accuracy = np.full((max(results["episode"]), len(self.tasks)), np.nan)
+        rows = np.array(results["episode"]) - 1
+        accuracy[rows, results["task"]] = results["test_accuracy"]
+        return accuracy
+
+    @property
+    def metrics(self) -> Metrics:
+        """The field's metrics of the grown zoo."""
+        return metrics(self.accuracy, arriving=self.rules.arriving)
+
+    def task(self, name: str | int) -> int:
+        """The position of a task, by its name or its number (from 1).
+
+        Raises:
+            UserError: there is none.
+        """
+        names = [task.name for task in self.tasks]
+        if name in names:
+            return names.index(str(name))
+        number = str(name)
+        if number.isdecimal() and 1 <= int(number) <= len(names):
+            return int(number) - 1
+        shown = "; ".join(f"{n}: {task}" for n, task in enumerate(names[:_MOST_NAMED], start=1))
+        more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        raise UserError(
+            f"--task {printable(str(name))}: run {self.name} has no such task; give the number or "
+            f"the name of one: {shown}{more}"
+        )
+
+    def predict(self, *, images: Images, task: str | int, device: str = "cpu") -> Floats:
+        """Class probabilities, averaged over the members that were fitted on a task.
+
+        Args:
+            images: uint8, shape (samples, height, width, channels), as the task's images are.
+            task: its name, or its number from 1.
+            device: a torch device.
+
+        Returns:
+            float64, shape (samples, classes of the task), in the order of the task's classes; on
+            the task's test images what the run recorded (float32 rounding apart where the batches
+            or the hardware differ).
+
+        Raises:
+            UserError: there is no such task, the images are not as its are, or a member cannot be
+                read.
+        """
+        position = self.task(task)
+        shape = self.tasks[position].image_shape
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise UserError(
+                f"images: an array of {images.dtype} and shape {images.shape}; give uint8 of shape "
+                "(samples, height, width, channels)"
+            )
+        if shape is not None and images.shape[1:] != shape:
+            raise UserError(
+                f"images: of shape {images.shape[1:]}, where those of task "
+                f"{self.tasks[position].name} have {shape} (height, width, channels); bring them "
+                "to it"
+            )
+        total = np.zeros((len(images), len(self.tasks[position].classes)))
+        weights = 0.0
+        for member in self.members:
+            if position in member.tasks:
+                whole = position in self.rules.newest(member.episode)
+                weight = 1 / self.rules.replay if whole else 1.0
+                total += weight * self._predict(member, position, images, device)
+                weights += weight
+        return total / weights if weights else np.full_like(total, 1 / total.shape[1])
+
+    def _predict(self, member: StoredMember, position: int, images: Images, device: str) -> Floats:
+        from zoo_ray.members.predict import predict  # imports torch, which takes seconds
+
+        try:
+            found = self._store.read_network(member.digest)
+        except CorruptMember as error:
+            raise UserError(f"{error}; verify --repair and train mend it") from None
+        if found is None:
+            raise UserError(
+                f"store {self._store.shown}: member {member.digest[:12]} of run {self.name} is "
+                "missing; the command that grew the run fits it again"
+            )
+        spec, weights = found
+        try:
+            return predict(
+                spec=spec,
+                weights=weights,
+                classes=[len(self.tasks[task].classes) for task in member.tasks],
+                head=member.tasks.index(position),
+                images=images,
+                device=device,
+            ).astype(np.float64)
+        except ValueError as error:
+            raise UserError(f"member {member.digest[:12]} cannot predict these: {error}") from None
