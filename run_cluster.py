@@ -24,6 +24,8 @@ from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
 
 if TYPE_CHECKING:
+    from zoo_ray.compare import ComparisonResult
+    from zoo_ray.compete import CompetitionResult
     from zoo_ray.store import Store
 
 STARTED = time.time()
@@ -152,16 +154,43 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
         )
     out = people if arguments.json else Console()
     out.print(comparison_table(result.outcomes, title=name))
-    out.print(
-        f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
-        f"store, the rest shared; in {result.wall_s:.1f} s\n"
-        + "\n".join(escape(file) for file in result.files),
-        highlight=False,
-        soft_wrap=True,
-    )
+    out.print(_members_line(result), highlight=False, soft_wrap=True)
     if arguments.json:
         print(json.dumps(result.to_dict(), allow_nan=False))
     return 0
+
+
+def compete(arguments: argparse.Namespace, people: Console) -> int:
+    """Fit every pair of tasks, then show what they do for each other."""
+    from zoo_ray.compete import compete
+    from zoo_ray.report.live import Live
+    from zoo_ray.report.tables import competition_table
+
+    config = _config(arguments)
+    name = _name(arguments)
+    with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
+        result = compete(
+            config,
+            seeds=arguments.seeds or [config.zoo.seed],
+            name=name,
+            address=arguments.address,
+            on_progress=live.update_comparison,
+            started=STARTED,
+        )
+    out = people if arguments.json else Console()
+    out.print(competition_table(result.mean, tasks=result.tasks, title=name))
+    out.print(_members_line(result), highlight=False, soft_wrap=True)
+    if arguments.json:
+        print(json.dumps(result.to_dict(), allow_nan=False))
+    return 0
+
+
+def _members_line(result: "ComparisonResult | CompetitionResult") -> str:
+    files = "\n".join(escape(file) for file in result.files)
+    return (
+        f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
+        f"store, the rest shared; in {result.wall_s:.1f} s\n{files}"
+    )
 
 
 def predict(arguments: argparse.Namespace, people: Console) -> int:
@@ -384,6 +413,11 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", type=int, metavar="SEED", help="of each one's zoos (zoo.seed)"
     )
     comparer.set_defaults(command=compare)
+    competitor = commands.add_parser(
+        "compete", parents=[run], help="fit every pair of tasks: what do they do for each other?"
+    )
+    competitor.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="(zoo.seed)")
+    competitor.set_defaults(command=compete)
     checker = commands.add_parser(
         "check", parents=[run], help="show what a run would do, without fitting"
     )

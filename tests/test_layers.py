@@ -28,7 +28,7 @@ LAYERS = [
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},
-    {"zoo_ray.run", "zoo_ray.tune", "zoo_ray.compare", "zoo_ray.notebook"},
+    {"zoo_ray.run", "zoo_ray.tune", "zoo_ray.compare", "zoo_ray.compete", "zoo_ray.notebook"},
     {"run_cluster"},
 ]
 

@@ -133,12 +133,38 @@ def outcome_dicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class _Zoo:
-    """A contender's zoo for one seed."""
+class Zoo:
+    """A contender's zoo for one seed, as a run of its own."""
 
     run: str
     plan: Plan
     growth: Growth
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What contenders have grown.
+
+    Attributes:
+        store: where it is.
+        plan: what all have in common.
+        contenders: the given ones, and the matched ones.
+        zoos: for each of them one for each seed.
+        problems: why zoos could not be grown, by run.
+        tally: counts the members.
+    """
+
+    store: Store
+    plan: Plan
+    contenders: Sequence[Contender]
+    zoos: Sequence[Sequence[Zoo]]
+    problems: dict[str, str]
+    tally: Tally
+
+    @property
+    def asked(self) -> int:
+        """Members that all zoos have, shared ones counted for each."""
+        return sum(zoo.plan.rules.members for group in self.zoos for zoo in group)
 
 
 def compare(
@@ -172,12 +198,59 @@ def compare(
             the message.
     """
     started = started or time.time()
+    grown = grow_all(
+        config,
+        contenders=contenders,
+        seeds=seeds,
+        name=name,
+        matched=True,
+        address=address,
+        on_progress=on_progress,
+    )
+    outcomes = [
+        _outcome(contender, group, grown.problems)
+        for contender, group in zip(grown.contenders, grown.zoos, strict=True)
+    ]
+    return ComparisonResult(
+        name=name,
+        store=grown.store.address,
+        seeds=seeds,
+        outcomes=outcomes,
+        asked=grown.asked,
+        fitted=len(grown.tally.ours),
+        read=len(grown.tally.others),
+        files=_write(outcomes, grown.store, folder=comparison_folder(name), title=name),
+        wall_s=time.time() - started,
+    )
+
+
+def grow_all(
+    config: RunConfig,
+    *,
+    contenders: Sequence[Contender],
+    seeds: Sequence[int],
+    name: str,
+    matched: bool,
+    address: str | None,
+    on_progress: Callable[[SearchProgress, int], None],
+) -> Grown:
+    """Grow and record the zoos of contenders.
+
+    Args:
+        matched: whether Isolated is also grown with as many members as fit into the images of the
+            first contender that is not.
+        config, contenders, seeds, name, address, on_progress: as of `compare`.
+
+    Raises:
+        UserError: as `compare`.
+    """
     _check_distinct(contenders, seeds)
     store = Store(config.store)
     folder = comparison_folder(name)
     with contextlib.ExitStack() as until_grown:
         plan = _plan(config, contenders, seeds, store, name, address, until_grown)
-        contenders = [*contenders, *_matched(contenders, plan)]
+        if matched:
+            contenders = [*contenders, *_matched(contenders, plan)]
         zoos = [
             [_zoo(contender, seed, plan, name=name) for seed in seeds] for contender in contenders
         ]
@@ -197,24 +270,9 @@ def compare(
             write_results(zoo.growth, store, name=zoo.run)
     if len(problems) == len(everyone):
         raise UserError(f"no zoo could be grown; the first: {next(iter(problems.values()))}")
-    outcomes = [
-        _outcome(contender, group, problems)
-        for contender, group in zip(contenders, zoos, strict=True)
-    ]
-    files = _write(outcomes, store, folder=folder, title=name)
     if not problems:  # else what the others have fitted may yet be wanted
         store.clear_wanted(folder)
-    return ComparisonResult(
-        name=name,
-        store=store.address,
-        seeds=seeds,
-        outcomes=outcomes,
-        asked=sum(zoo.plan.rules.members for zoo in everyone),
-        fitted=len(tally.ours),
-        read=len(tally.others),
-        files=files,
-        wall_s=time.time() - started,
-    )
+    return Grown(store, plan, contenders, zoos, problems, tally)
 
 
 def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> None:
@@ -286,9 +344,9 @@ def _images(plan: Plan) -> float:
     return training_samples(plan.growth()).total * plan.recipe.epochs
 
 
-def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> _Zoo:
+def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> Zoo:
     plan = plan.vary(vary(contender.config, {"zoo.seed": seed}, source="--seeds"))
-    return _Zoo(_run_name(name, contender, seed), plan, plan.growth())
+    return Zoo(_run_name(name, contender, seed), plan, plan.growth())
 
 
 def _run_name(name: str, contender: Contender, seed: int) -> str:
@@ -304,7 +362,7 @@ def _label(contender: Contender) -> str:
 
 
 def _grow(
-    zoos: Sequence[_Zoo],
+    zoos: Sequence[Zoo],
     plan: Plan,
     store: Store,
     *,
@@ -344,7 +402,7 @@ def _grow(
 
 
 def _grow_here(
-    zoos: Sequence[_Zoo],
+    zoos: Sequence[Zoo],
     plan: Plan,
     store: Store,
     tally: Tally,
@@ -383,7 +441,7 @@ def _grow_here(
     return problems
 
 
-def _outcome(contender: Contender, zoos: Sequence[_Zoo], problems: dict[str, str]) -> Outcome:
+def _outcome(contender: Contender, zoos: Sequence[Zoo], problems: dict[str, str]) -> Outcome:
     problem = next((problems[zoo.run] for zoo in zoos if zoo.run in problems), None)
     plan = zoos[0].plan
     if problem is None:

@@ -276,12 +276,13 @@ class RecipeConfig(Section):
         return self
 
 
-_ARRIVING: tuple[Mode, ...] = ("continual", "uniform", "isolated")
+_DRAWN: tuple[Mode, ...] = ("continual", "uniform", "isolated")
 _MODES_OF: dict[str, tuple[Mode, ...]] = {
-    "replay": _ARRIVING,
+    "members_per_episode": (*_DRAWN, "multihead", "multitask"),
+    "replay": (*_DRAWN, "pairs"),
     "rounds": ("multitask",),
     "warm_start": ("multitask",),
-    "closing_rounds": _ARRIVING,
+    "closing_rounds": _DRAWN,
 }
 
 
@@ -290,7 +291,8 @@ class ZooConfig(Section):
 
     mode: Mode = "continual"
     """`continual`: past tasks drawn by boosting weights; `uniform`: with all weights 1;
-    `isolated`: none (tasks_per_member 1). All tasks there from the start: `multitask`: rounds of
+    `isolated`: none (tasks_per_member 1); `pairs`: the newest alone and with each past one. All
+    tasks there from the start: `multitask`: rounds of
     members, tasks drawn by boosting weights; `multihead`: a member on all tasks."""
     tasks_per_member: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
     members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["continual", "isolated", "uniform", "multihead", "multitask"]
+Mode = Literal["continual", "isolated", "uniform", "pairs", "multihead", "multitask"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Rules:
     @property
     def past_tasks(self) -> int:
         """How many past tasks a member is given beside the newest, where there are so many."""
-        return 0 if self.mode == "isolated" else self.tasks_per_member - 1
+        return {"isolated": 0, "pairs": 1}.get(self.mode, self.tasks_per_member - 1)
 
     def newest(self, episode: int) -> tuple[int, ...]:
         """The task that arrives in an episode, which all its members are fitted on; if any."""
@@ -84,11 +84,13 @@ class Rules:
         """How many tasks the members of an episode are fitted on."""
         if self.takes_all(episode):
             return self.tasks
-        each = 1 if self.mode == "isolated" else self.tasks_per_member
+        each = {"isolated": 1, "pairs": 2}.get(self.mode, self.tasks_per_member)
         return min(each, self.seen(episode))
 
     def members_at(self, episode: int) -> int:
         """How many members an episode has."""
+        if self.mode == "pairs":
+            return episode
         return 1 if self.warm_start and episode == 1 else self.members_per_episode
 
     def key(self, episode: int) -> int:

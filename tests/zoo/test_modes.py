@@ -24,6 +24,7 @@ RULES = {
     "closing rounds": toy_rules(5, closing_rounds=4, members_per_episode=2, seed=4),
     "closing, isolated": toy_rules(3, mode="isolated", closing_rounds=2),
     "closing, replay": toy_rules(4, closing_rounds=2, replay=0.5, tasks_per_member=3),
+    "pairs": toy_rules(5, mode="pairs", seed=6),
     "sharpness": toy_rules(8, sharpness=4.0, tasks_per_member=3),
     "count penalty": toy_rules(8, count_penalty=2.0, tasks_per_member=3),
     "counting, uniform": toy_rules(
@@ -126,10 +127,13 @@ def the_algorithm_to_the_letter(rules):
         for k in range(1, tasks + 1):
             now = weights(range(k - 1))
             new = []
-            for index in range(m):
+            if rules.mode == "pairs":
+                others = [[], *([i] for i in range(k - 1))]
+                new = [fit([*o, k - 1], k - 1, k, index) for index, o in enumerate(others)]
+            for index in range(0 if new else m):
                 order = sorted(range(k - 1), key=lambda i: -score(i, now[i], k, index))
-                others = 0 if rules.mode == "isolated" else min(b, k) - 1
-                new.append(fit([*order[:others], k - 1], k - 1, k, index))
+                past = 0 if rules.mode == "isolated" else min(b, k) - 1
+                new.append(fit([*order[:past], k - 1], k - 1, k, index))
             average_in(new, range(k))
         for r in range(tasks + 1, tasks + rules.closing_rounds + 1):
             new, planned = [], list(counts)

@@ -18,6 +18,7 @@ from zoo_ray.outcomes import Outcome
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
+from zoo_ray.zoo.competition import Competition
 
 _INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
 _STYLE: dict[Any, Any] = {
@@ -215,6 +216,71 @@ def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
         axes.set_title(_plain(title), loc="left", fontweight="bold")
         axes.grid(visible=False, axis="y")
         return _png(figure)
+
+
+def competition_figures(
+    found: Competition, together: Floats, *, tasks: Sequence[str], title: str
+) -> dict[str, bytes]:
+    """The pictures of a study of task competition, by name.
+
+    Args:
+        found: what tasks do for each other.
+        together: accuracy on each task of members on the first 1, 2 ... tasks, shape (tasks,
+            tasks); NaN for tasks that a member does not know.
+        tasks: names.
+        title: of the figures.
+    """
+    with mpl.rc_context(_STYLE):
+        return {
+            "competition": _gain_figure(found, tasks=tasks, title=title),
+            "together": _together_figure(together, tasks=tasks, title=title),
+        }
+
+
+def _gain_figure(found: Competition, *, tasks: Sequence[str], title: str) -> bytes:
+    """Accuracy gained on a row's task by fitting a column's with it; means at the edges."""
+    count = len(tasks)
+    # The means stand apart, in a row and a column of their own.
+    shown = np.full((count + 1, count + 1), np.nan)
+    shown[:count, :count] = 100 * found.gain
+    shown[:count, count], shown[count, :count] = 100 * found.helped, 100 * found.helps
+    size = min(3.5 + 0.55 * count, 14)
+    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
+    most = float(np.nanmax(np.abs(shown))) or 1.0
+    image = axes.imshow(shown, cmap="RdBu", vmin=-most, vmax=most)
+    if count <= 20:
+        for row, column in np.argwhere(~np.isnan(shown)):
+            value = shown[row, column]
+            ink = "white" if abs(value) > 0.6 * most else _INK
+            axes.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink, fontsize=7)
+    names = [*(_short(name) for name in tasks), "mean"]
+    axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(count + 1), names)
+    axes.set_xlabel("fitted together with")
+    axes.set_ylabel("accuracy gained on")
+    axes.axhline(count - 0.5, color=_INK, linewidth=1)
+    axes.axvline(count - 0.5, color=_INK, linewidth=1)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="percentage points", shrink=0.7)
+    axes.set_title(_plain(f"{title}: what tasks do for each other"), loc="left", fontweight="bold")
+    return _png(figure)
+
+
+def _together_figure(together: Floats, *, tasks: Sequence[str], title: str) -> bytes:
+    """Accuracy on the first tasks against the number of tasks fitted together."""
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    count = min(len(tasks), _MOST_LABELS // 2)
+    colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, count))
+    several = np.arange(1, len(tasks) + 1)
+    for task, colour in enumerate(colours):
+        axes.plot(several[task:], 100 * together[task:, task], "o-", color=colour, ms=4.5, lw=1.6)
+    axes.set_xticks(_whole_ticks(len(tasks)))
+    axes.set_xlabel("tasks fitted together, in the order of the stream")
+    _finish(axes, metric="test accuracy", title=f"{title}: more tasks in one network")
+    ends = [100 * together[-1, task] for task in range(count)]
+    _label_ends(axes, ends, [_short(name) for name in tasks[:count]], list(colours))
+    return _png(figure)
 
 
 def _finish(axes: Axes, *, metric: str, title: str) -> None:

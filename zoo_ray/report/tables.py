@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from rich import box
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -11,6 +12,7 @@ from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
 from zoo_ray.search.config import MEMBERS_PER_EPISODE
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
+from zoo_ray.zoo.competition import Competition
 from zoo_ray.zoo.growth import Growth
 
 
@@ -98,6 +100,31 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
     if any(forward_transfer(outcome, outcomes) for outcome in outcomes):
         lines.append("forward transfer: learning accuracy minus Isolated's")
     return Group(*lines)
+
+
+def competition_table(found: Competition, *, tasks: Sequence[str], title: str) -> RenderableType:
+    """What each task gains from others, and gives to them, and where most is gained and lost."""
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("task", overflow="fold", min_width=8)
+    for header in ("alone", "gains", "most from", "least from", "gives"):
+        table.add_column(header, justify="right", overflow="fold")
+    for task, name in enumerate(tasks):
+        row = found.gain[task]
+        best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
+        table.add_row(
+            f"{task + 1}  {escape(name)}",
+            _percent(found.alone[task]),
+            f"{100 * found.helped[task]:+.2f}",
+            f"{best + 1} ({100 * row[best]:+.2f})",
+            f"{worst + 1} ({100 * row[worst]:+.2f})",
+            f"{100 * found.helps[task]:+.2f}",
+        )
+    return Group(
+        table,
+        "gained by fitting a task together with another, in percentage points of test accuracy\n"
+        f"in {100 * found.positive_share:.0f}% of the cases there is a gain; mean difference of "
+        f"the two directions {100 * found.asymmetry:.2f}",
+    )
 
 
 def _spread(spread: Spread | None, *, sign: str = "") -> str:

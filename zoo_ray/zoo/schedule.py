@@ -48,7 +48,7 @@ def settled_episodes(rules: Rules, *, complete: int) -> range:
         complete: how many episodes have all their members.
     """
     if rules.arriving:
-        blind = rules.mode == "uniform" or rules.past_tasks == 0
+        blind = rules.mode in ("uniform", "pairs") or rules.past_tasks == 0
         last = rules.tasks if blind else min(max(complete, rules.past_tasks) + 1, rules.tasks)
         if last == rules.tasks:
             last = rules.episodes
@@ -72,6 +72,9 @@ def draw_episode(
     """
     known, newest = rules.known(episode), rules.newest(episode)
     indices = range(rules.members_at(episode))
+    if rules.mode == "pairs":
+        sets = [newest, *((past, *newest) for past in range(known))]
+        return [Draw(Slot(episode, index), tasks) for index, tasks in enumerate(sets)]
     if rules.arriving and not newest:
         return _closing_draws(rules, episode=episode, members=members)
     count = rules.tasks_at(episode) - len(newest)
