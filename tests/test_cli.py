@@ -154,7 +154,7 @@ def test_a_network_with_other_arguments_is_another_run(config_file, refused, wri
     assert run_cluster.main(["train", config]) == 0
     capfd.readouterr()
     said = refused("train", config, "--set", "recipe.network_arguments.width=5")
-    assert "recipe.trunk (was " in said
+    assert "recipe.network (its file, or its arguments)" in said
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_files_and_flags_that_do_not_go_together(published, config_file, refused
     assert f"--data_config without --hp_config: {both}" in refused("train", *data)
     assert f"--hp_config without --data_config: {both}" in refused("check", *hp, "--seed", 3)
     assert "--seed without --data_config" in refused("train", "--seed", 3)
-    assert "give CONFIG, a run's YAML file, or --data_config and" in refused("check")
+    assert "give CONFIG, a run's YAML file (before options" in refused("check")
     for flags in (published, data, ["--epochs", 3]):
         assert f"CONFIG and {flags[0]}: give a run's" in refused("train", config_file(), *flags)
     said = refused("train", *data, "--hp_config", tmp_path / "none.yaml")

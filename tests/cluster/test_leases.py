@@ -10,7 +10,7 @@ RECIPE = Recipe("small_conv", 1, 16, 0.01, 0.0, False, False, "float32", 1)
 
 def wanted(number):
     spec = MemberSpec((TaskShare("task"),), RECIPE, seed=number)
-    return Wanted(slot=Slot(1, number), tasks=(0,), spec=spec)
+    return Wanted(slot=Slot(1, number), tasks=(0,), spec=spec, samples=1)
 
 
 def digest(number):

@@ -66,7 +66,8 @@ def test_trials_share_two_workers_and_their_members(write, tmp_path):
     found = search(config, name="pairs")
     rows = table(tmp_path)
     assert [row["status"] for row in rows[:8]] == ["complete", "failed"] * 4
-    assert all(row["problem"] == "weights are no longer finite numbers" for row in rows[1:8:2])
+    problems = {row["problem"] for row in rows[1:8:2]}
+    assert problems <= {"weights are no longer finite numbers", "the loss became nan in epoch 1"}
     assert all(row["members"] == 0 for row in rows[1:8:2])
     # The trial of three members an episode, each of one task, has the zoo of two in it.
     (prefix,) = rows[8:]
@@ -84,7 +85,7 @@ def test_trials_share_two_workers_and_their_members(write, tmp_path):
         result = grow(run, name=f"alone {row['trial']} {row['prefix']}")
         members = result.growth.members()
         assert [member.digest for member in members] == row["digests"]
-        assert row["images"] == sum(map(result.growth.samples, members))
+        assert row["images"] == sum(member.samples for member in members)
         accuracy = result.growth.accuracy("validation")[-1].mean()
         assert row["validation_average_accuracy"] == accuracy
         alone[row["trial"], row["prefix"]] = result

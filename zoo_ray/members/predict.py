@@ -118,8 +118,8 @@ def _predict(
 def _prediction_batch(network: str, images: Images) -> int:
     if network == "small_conv":
         return PREDICTION_BATCH
-    height, width = images.shape[1], images.shape[2]
-    return max(1, min(PREDICTION_BATCH, _PIXELS_AT_ONCE // (height * width)))
+    pixels: int = images.shape[1] * images.shape[2]
+    return max(1, min(PREDICTION_BATCH, _PIXELS_AT_ONCE // pixels))
 
 
 # ---- what a fit has in common with it
