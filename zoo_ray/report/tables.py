@@ -85,7 +85,7 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
             _spread(outcome.spread("learning_accuracy")),
             _spread(forward_transfer(outcome, outcomes), sign="+"),
             _spread(outcome.spread("backward_transfer"), sign="+"),
-            f"{outcome.images:,.0f}",
+            _thousands(outcome.images),
         )
         if outcome.guessed:
             lines.append(
@@ -125,6 +125,13 @@ def competition_table(found: Competition, *, tasks: Sequence[str], title: str) -
         f"in {100 * found.positive_share:.0f}% of the cases there is a gain; mean difference of "
         f"the two directions {100 * found.asymmetry:.2f}",
     )
+
+
+def _thousands(number: float) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= 10 * size:
+            return f"{number / size:.0f}{unit}"
+    return f"{number:.0f}"
 
 
 def _spread(spread: Spread | None, *, sign: str = "") -> str:

@@ -22,12 +22,12 @@ class Competition(NamedTuple):
     @property
     def helped(self) -> Floats:
         """Mean gain of each task, over the tasks that it is fitted with."""
-        return np.nanmean(self.gain, axis=1)
+        return np.asarray(np.nanmean(self.gain, axis=1))
 
     @property
     def helps(self) -> Floats:
         """Mean gain that each task gives to others."""
-        return np.nanmean(self.gain, axis=0)
+        return np.asarray(np.nanmean(self.gain, axis=0))
 
     @property
     def positive_share(self) -> float:
