@@ -454,7 +454,7 @@ def _parser() -> argparse.ArgumentParser:
     remover.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     remover.set_defaults(command=rm)
     collector = commands.add_parser(
-        "gc", parents=[output], help="find what no run refers to and is a day old"
+        "gc", parents=[output], help="find what no run or search refers to and is a day old"
     )
     collector.add_argument("store", metavar="STORE")
     collector.add_argument("--yes", action="store_true", help="remove it")

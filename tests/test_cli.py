@@ -102,7 +102,7 @@ def test_check_shows_the_plan_and_writes_nothing(config_file, tmp_path, capfd):
     assert shown["in_store"] == 0
     assert [task["train"] for task in shown["tasks"]] == [40, 40, 60]
     assert shown["config"]["recipe"]["precision"] == "float32"
-    assert "members: 6 (2 per episode)" in err
+    assert "members: 6; to fit them all takes" in err
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -12,8 +12,8 @@ _MANY_EVERY_S = 60.0
 
 
 class Claims:
-    """Names the members of a run or a search in its folder as they become certain, while none of
-    its tables does.
+    """Names the members of a run, search or comparison in its folder as they become certain, while
+    none of its tables does.
 
     What was killed has said what it needs, too.
     """

@@ -412,6 +412,7 @@ def _grow_here(
     from zoo_ray.sequential import grow_here  # imports torch, which takes seconds
 
     problems: dict[str, str] = {}
+    failed: dict[str, str] = {}
 
     def show(progress: Progress) -> None:
         on_progress(
@@ -435,9 +436,10 @@ def _grow_here(
                 checkpoint_s=plan.config.workers.checkpoint_s,
                 tally=tally,
                 on_progress=show,
+                failed=failed,
             )
         except SpecFailed as error:
-            problems[zoo.run] = str(error)
+            problems[zoo.run] = failed[error.digest] = str(error)
     return problems
 
 

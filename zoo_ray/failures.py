@@ -10,7 +10,15 @@ from zoo_ray.zoo.growth import Wanted
 
 
 class SpecFailed(UserError):
-    """A member cannot be fitted."""
+    """A member cannot be fitted.
+
+    Attributes:
+        digest: of its spec.
+    """
+
+    def __init__(self, message: str, *, digest: str) -> None:
+        super().__init__(message)
+        self.digest = digest
 
 
 class FailedFit(NamedTuple):
@@ -43,11 +51,11 @@ class FailedFit(NamedTuple):
 def record_failure(
     store: Store, *, folder: str, wanted: Wanted, failed: FailedFit, of: str = ""
 ) -> str:
-    """Keep the log of a failed fit with its run or search.
+    """Keep the log of a failed fit with its run, search or comparison.
 
     Args:
         store: where that is.
-        folder: of the run or search in the store.
+        folder: of the run, search or comparison in the store.
         wanted: the member that could not be fitted.
         failed: why.
         of: tells the log's file from those of other zoos.

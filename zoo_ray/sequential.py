@@ -1,7 +1,8 @@
 """Grow a zoo in this process, one member after the other: no Ray, and the oracle for Ray."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from zoo_ray.claims import Claims
 from zoo_ray.errors import UserError
@@ -25,6 +26,7 @@ def grow_here(
     checkpoint_s: float,
     tally: Tally,
     on_progress: Callable[[Progress], None],
+    failed: Mapping[str, str] = MappingProxyType({}),
 ) -> Progress:
     """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
 
@@ -38,6 +40,7 @@ def grow_here(
             seconds.
         tally: counts the members.
         on_progress: called about twice a second.
+        failed: why specs cannot be fitted, by digest, as far as that is known.
 
     Returns:
         The last progress.
@@ -60,6 +63,8 @@ def grow_here(
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
             continue
+        if digest in failed:
+            raise SpecFailed(failed[digest], digest=digest)
         if claims.are_due(len(growth.certain)):
             claims.make(growth.certain)
         first_fit = first_fit or time.time()
@@ -85,7 +90,7 @@ def grow_here(
         except Exception as error:  # in a network, say
             failed = FailedFit.of(error)
             line = record_failure(store, folder=folder, wanted=wanted, failed=failed)
-            raise SpecFailed(line) from error
+            raise SpecFailed(line, digest=digest) from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(

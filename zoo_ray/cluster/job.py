@@ -18,7 +18,7 @@ class Job:
     """What a driver and its workers are told.
 
     Attributes:
-        folder: of the run or search in the store.
+        folder: of the run, search or comparison in the store.
         store: address of the store.
         call: names the command that does the job; each member it publishes is marked with it.
         tasks: the stream, without images.

@@ -219,7 +219,7 @@ def _quiet() -> None:
 
 
 def _start_driver(job: Job, kind: type[Driver]) -> Any:
-    # One driver for a run, or search, in a store, whoever asks.
+    # One driver for a run, search or comparison in a store, whoever asks.
     key = hashlib.sha256(f"{job.store}\n{job.folder}".encode()).hexdigest()[:16]
     options = {
         "name": f"driver-{key}",

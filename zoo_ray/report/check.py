@@ -41,8 +41,8 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
                 for number, task in enumerate(plan.tasks, start=1)
             ]
         ),
-        f"members: {plan.rules.members} ({plan.rules.members_per_episode} per episode); to fit "
-        f"them all takes {about}{images:,} training images (epochs: {plan.recipe.epochs})",
+        f"members: {plan.rules.members}; to fit them all takes {about}{images:,} training images "
+        f"(epochs: {plan.recipe.epochs})",
         f"in the store already: {in_store} of the {len(growth.wanted())} members whose tasks are "
         "settled",
         f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
