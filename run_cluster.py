@@ -221,6 +221,28 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
+def report(arguments: argparse.Namespace, people: Console) -> int:
+    """Write a page about one or more grown runs."""
+    from zoo_ray.report.page import report_page
+    from zoo_ray.stored import StoredRun
+
+    store = _store(arguments)
+    runs = [StoredRun(store, name) for name in arguments.runs]
+    with people.status("drawing"):
+        page = report_page(runs)
+    folder = Path(arguments.out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (*page.files.items(), ("index.html", page.html.encode())):
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+    index = str((folder / "index.html").resolve())
+    _show(arguments, people, escape(index))
+    _show_json(arguments, page=index, files=sorted(page.files))
+    return 0
+
+
 def check(arguments: argparse.Namespace, people: Console) -> int:
     """Show what a run would do, without fitting anything."""
     from zoo_ray.report.check import check_report
@@ -440,6 +462,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     predictor.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     predictor.set_defaults(command=predict)
+    reporter = commands.add_parser(
+        "report", parents=[output], help="write a page about grown runs, with figures and tables"
+    )
+    reporter.add_argument("runs", metavar="RUN", nargs="+")
+    reporter.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
+    reporter.add_argument("--out", metavar="FOLDER", default="report", help="(report)")
+    reporter.set_defaults(command=report)
     verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
     verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")
     verifier.add_argument(

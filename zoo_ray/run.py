@@ -363,12 +363,24 @@ def write_results(growth: Growth, store: Store, *, name: str) -> bool:
             ],
             "test_accuracy": [episodes[e].test_accuracy[task] for e, task in seen],
         },
+        confusion=_confusion_columns(growth),
     )
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
         return False
     store.clear_wanted(run_folder(name))
     return True
+
+
+def _confusion_columns(growth: Growth) -> dict[str, list[int]]:
+    rows = [
+        (len(growth.episodes), task, label, taken_for, int(count))
+        for task in range(growth.rules.seen(len(growth.episodes)))
+        for (label, taken_for), count in np.ndenumerate(growth.confusion(task))
+        if count
+    ]
+    keys = ("episode", "task", "label", "taken_for", "samples")
+    return {key: [row[place] for row in rows] for place, key in enumerate(keys)}
 
 
 def _or_none(value: float) -> float | None:

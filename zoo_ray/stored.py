@@ -1,9 +1,11 @@
 """A run as the store holds it: what it has learned, and what it predicts."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import ZooConfig, validate
@@ -35,6 +37,9 @@ class StoredRun:
         tasks: the stream, in order.
         rules: which members it has.
         members: in the order in which they are averaged.
+        weights: for each member, the boosting weights that its draw saw, in stream order.
+        counts: counts[e, i], members of task i after episode e, float64, shape (episodes, tasks);
+            NaN where task i had not arrived.
         accuracy: A[e, i], test accuracy of task i after episode e, float64, shape (episodes,
             tasks); NaN where task i had not arrived.
     """
@@ -68,23 +73,69 @@ class StoredRun:
                     episodes["episode"], episodes["tasks"], episodes["digest"], strict=True
                 )
             ]
-            self.accuracy = self._matrix(results)
+            self.weights = [[float(w) for w in row] for row in episodes["weights"]]
+            self.accuracy = self._matrix(results, "test_accuracy")
+            self.counts = self._matrix(results, "members")
         except (KeyError, ValueError, TypeError, IndexError):
             raise UserError(
                 f"{folder}: its tables are not those of a run of {len(self.tasks)} tasks; the "
                 "command that grew the run writes them anew"
             ) from None
 
-    def _matrix(self, results: dict[str, list[Any]]) -> Floats:
-        accuracy = np.full((max(results["episode"]), len(self.tasks)), np.nan)
+    def _matrix(self, results: dict[str, list[Any]], key: str) -> Floats:
+        matrix = np.full((max(results["episode"]), len(self.tasks)), np.nan)
         rows = np.array(results["episode"]) - 1
-        accuracy[rows, results["task"]] = results["test_accuracy"]
-        return accuracy
+        matrix[rows, results["task"]] = results[key]
+        return matrix
 
     @property
     def metrics(self) -> Metrics:
         """The field's metrics of the grown zoo."""
         return metrics(self.accuracy, arriving=self.rules.arriving)
+
+    def confusion(self) -> list[npt.NDArray[np.int64]] | None:
+        """For each task, how many test samples of each class (rows) the grown zoo takes for each
+        (columns); None if the run was grown before this was recorded.
+
+        Raises:
+            UserError: the table cannot be read.
+        """
+        table = self._store.read_table(self.name, "confusion.parquet")
+        if table is None:
+            return None
+        found = [np.zeros((len(t.classes),) * 2, dtype=np.int64) for t in self.tasks]
+        try:
+            for task, label, taken_for, samples in zip(
+                *(table[key] for key in ("task", "label", "taken_for", "samples")), strict=True
+            ):
+                found[task][label, taken_for] = samples
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise UserError(
+                f"{self._store.shown}/{run_folder(self.name)}/confusion.parquet: not of this run; "
+                "the command that grew the run writes it anew"
+            ) from None
+        return found
+
+    def isolated(self) -> "StoredRun | None":
+        """A run in the same store that is Isolated, with the same tasks, recipe, seed and members
+        per episode as this one, if there is one."""
+        if self.rules.mode == "isolated" or not self.rules.arriving:
+            return None
+        for summary in self._store.runs():
+            record = summary.record
+            if (
+                record is not None
+                and record.zoo.get("mode") == "isolated"
+                and record.recipe == self.record.recipe
+                and [t.digest for t in record.tasks] == [t.digest for t in self.tasks]
+                and all(
+                    record.zoo.get(key) == self.record.zoo.get(key)
+                    for key in ("seed", "members_per_episode")
+                )
+            ):
+                with contextlib.suppress(UserError):  # it is not grown yet
+                    return StoredRun(self._store, summary.name)
+        return None
 
     def task(self, name: str | int) -> int:
         """The position of a task, by its name or its number (from 1).

@@ -20,20 +20,20 @@ from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
 
-_INK, _MUTED, _GRID = "#1f2430", "#6b7280", "#e5e7eb"
-_STYLE: dict[Any, Any] = {
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _GRID,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
 }
 _MOST_LABELS = 10
 
@@ -52,7 +52,7 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
     """
     episodes = np.arange(1, len(accuracy) + 1)
     arrivals = np.isnan(accuracy).sum(axis=0)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
         colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(tasks)))
         for task, colour in enumerate(colours):
@@ -60,19 +60,19 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
             seen = slice(arrivals[task], None)
             axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
         mean = 100 * np.nanmean(accuracy, axis=1)
-        axes.plot(episodes, mean, color=_INK, linewidth=2.4, linestyle=(0, (4, 2)))
+        axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
         ends = [*(100 * accuracy[-1]), mean[-1]]
-        labels = [*(_short(name) for name in tasks), "mean of the tasks seen"]
-        inks = [*colours, _INK]
+        labels = [*(short(name) for name in tasks), "mean of the tasks seen"]
+        inks = [*colours, INK]
         if len(tasks) > _MOST_LABELS:  # more would not fit; the order of colours is that of tasks
             kept = [0, len(tasks) - 1, len(tasks)]
             ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
         axes.set_xlim(0.8, len(accuracy) + 0.2)
-        axes.set_xticks(_whole_ticks(len(accuracy)))
+        axes.set_xticks(whole_ticks(len(accuracy)))
         axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
         axes.set_ylabel("test accuracy (%)")
-        axes.set_title(_plain(title), loc="left", fontweight="bold")
-        _label_ends(axes, ends, labels, inks)
+        axes.set_title(plain(title), loc="left", fontweight="bold")
+        label_ends(axes, ends, labels, inks)
         return _png(figure)
 
 
@@ -96,7 +96,7 @@ def search_figures(
         keys: that were searched.
     """
     done = [row for row in rows if row.status == "complete"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return {
             "members": _members_figure(done, found, metric=metric, title=title),
             "cost": _cost_figure(done, found, metric=metric, title=title),
@@ -131,20 +131,20 @@ def _members_figure(rows: Sequence[Row], found: Findings, *, metric: str, title:
     axes.set_xlabel("members of the zoo")
     _finish(axes, metric=metric, title=f"{title}: more members")
     _ring(axes, found.best.members // len(found.best.scores), found.best)
-    _label_ends(axes, ends, labels, list(colours))
+    label_ends(axes, ends, labels, list(colours))
     return _png(figure)
 
 
 def _cost_figure(rows: Sequence[Row], found: Findings, *, metric: str, title: str) -> bytes:
     """The metric against what a trial costs alone, and the front that no other trial beats."""
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    axes.plot([r.images for r in rows], [100 * r.score for r in rows], "o", color=_MUTED, ms=4.5)
+    axes.plot([r.images for r in rows], [100 * r.score for r in rows], "o", color=MUTED, ms=4.5)
     front = found.front
     axes.step(
         [row.images for row in front],
         [100 * row.score for row in front],
         where="post",
-        color=_INK,
+        color=INK,
         linewidth=1.6,
     )
     for row in {row.name: row for row in (*front[:1], found.near, found.best)}.values():
@@ -157,7 +157,7 @@ def _cost_figure(rows: Sequence[Row], found: Findings, *, metric: str, title: st
             xytext=(6, -12),
             textcoords="offset points",
             fontsize=8,
-            color=_INK,
+            color=INK,
         )
     if len({row.images for row in rows}) > 1:
         axes.set_xscale("log")
@@ -181,10 +181,10 @@ def _importance_figure(
     for place, key in enumerate(order):
         share = importance[key]
         text = " cannot be told" if share is None else f" {100 * share:.0f}%"
-        axes.annotate(text, xy=(shares[place], place), va="center", color=_MUTED)
+        axes.annotate(text, xy=(shares[place], place), va="center", color=MUTED)
     axes.set_xlim(0, 112)
     axes.set_xlabel(f"share of the variance of {metric.replace('_', ' ')}, by one key alone (%)")
-    axes.set_title(_plain(f"{title}: what matters"), loc="left", fontweight="bold")
+    axes.set_title(plain(f"{title}: what matters"), loc="left", fontweight="bold")
     axes.grid(visible=False, axis="y")
     return _png(figure)
 
@@ -192,14 +192,14 @@ def _importance_figure(
 def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
     """Average accuracy of each contender: a dot for each seed, and their mean."""
     grown = [outcome for outcome in outcomes if outcome.problem is None][::-1]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(grown)), layout="constrained")
         for place, outcome in enumerate(grown):
             spread = outcome.spread("average_accuracy")
             assert spread is not None  # it always has a meaning
             dots = [100 * value for value in spread.by_seed]
             axes.plot(dots, [place] * len(dots), "o", color="#3b6ea5", alpha=0.55, ms=6)
-            axes.plot(100 * spread.mean, place, "|", color=_INK, ms=18, mew=2.4)
+            axes.plot(100 * spread.mean, place, "|", color=INK, ms=18, mew=2.4)
             axes.annotate(
                 f"{100 * spread.mean:.2f}   {outcome.images:,.0f} images",
                 xy=(1.0, place),
@@ -207,13 +207,13 @@ def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
                 xytext=(8, 0),
                 textcoords="offset points",
                 va="center",
-                color=_MUTED,
+                color=MUTED,
             )
-        axes.set_yticks(range(len(grown)), [_plain(outcome.name) for outcome in grown])
+        axes.set_yticks(range(len(grown)), [plain(outcome.name) for outcome in grown])
         axes.set_ylim(-0.6, len(grown) - 0.4)
         axes.margins(x=0.08)
         axes.set_xlabel("average test accuracy (%): a dot for each seed, and their mean")
-        axes.set_title(_plain(title), loc="left", fontweight="bold")
+        axes.set_title(plain(title), loc="left", fontweight="bold")
         axes.grid(visible=False, axis="y")
         return _png(figure)
 
@@ -230,7 +230,7 @@ def competition_figures(
         tasks: names.
         title: of the figures.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         return {
             "competition": _gain_figure(found, tasks=tasks, title=title),
             "together": _together_figure(together, tasks=tasks, title=title),
@@ -251,19 +251,19 @@ def _gain_figure(found: Competition, *, tasks: Sequence[str], title: str) -> byt
     if count <= 20:
         for row, column in np.argwhere(~np.isnan(shown)):
             value = shown[row, column]
-            ink = "white" if abs(value) > 0.6 * most else _INK
+            ink = "white" if abs(value) > 0.6 * most else INK
             axes.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink, fontsize=7)
-    names = [*(_short(name) for name in tasks), "mean"]
+    names = [*(short(name) for name in tasks), "mean"]
     axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count + 1), names)
     axes.set_xlabel("fitted together with")
     axes.set_ylabel("accuracy gained on")
-    axes.axhline(count - 0.5, color=_INK, linewidth=1)
-    axes.axvline(count - 0.5, color=_INK, linewidth=1)
+    axes.axhline(count - 0.5, color=INK, linewidth=1)
+    axes.axvline(count - 0.5, color=INK, linewidth=1)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="percentage points", shrink=0.7)
-    axes.set_title(_plain(f"{title}: what tasks do for each other"), loc="left", fontweight="bold")
+    axes.set_title(plain(f"{title}: what tasks do for each other"), loc="left", fontweight="bold")
     return _png(figure)
 
 
@@ -275,17 +275,17 @@ def _together_figure(together: Floats, *, tasks: Sequence[str], title: str) -> b
     several = np.arange(1, len(tasks) + 1)
     for task, colour in enumerate(colours):
         axes.plot(several[task:], 100 * together[task:, task], "o-", color=colour, ms=4.5, lw=1.6)
-    axes.set_xticks(_whole_ticks(len(tasks)))
+    axes.set_xticks(whole_ticks(len(tasks)))
     axes.set_xlabel("tasks fitted together, in the order of the stream")
     _finish(axes, metric="test accuracy", title=f"{title}: more tasks in one network")
     ends = [100 * together[-1, task] for task in range(count)]
-    _label_ends(axes, ends, [_short(name) for name in tasks[:count]], list(colours))
+    label_ends(axes, ends, [short(name) for name in tasks[:count]], list(colours))
     return _png(figure)
 
 
 def _finish(axes: Axes, *, metric: str, title: str) -> None:
     axes.set_ylabel(f"{metric.replace('_', ' ')} (%)")
-    axes.set_title(_plain(title), loc="left", fontweight="bold")
+    axes.set_title(plain(title), loc="left", fontweight="bold")
 
 
 def _ring(axes: Axes, place: float, best: Row) -> None:
@@ -301,7 +301,7 @@ def _png(figure: Figure) -> bytes:
     return png.getvalue()
 
 
-def _label_ends(
+def label_ends(
     axes: Axes, values: Sequence[float], labels: Sequence[str], colours: Sequence[object]
 ) -> None:
     """Label lines at their right ends, moved apart where they would overlap."""
@@ -336,14 +336,17 @@ def _spread(values: Sequence[float], *, gap: float) -> list[float]:
     return [mean + i * gap for i, mean in enumerate(flat)]
 
 
-def _short(name: str) -> str:
-    return _plain(name if len(name) <= 24 else name[:23] + "…")
+def short(name: str) -> str:
+    """A name as a figure shows it."""
+    return plain(name if len(name) <= 24 else name[:23] + "…")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it is."""
     return text.replace("$", r"\$")  # a dollar sign would start mathematics
 
 
-def _whole_ticks(episodes: int) -> list[int]:
+def whole_ticks(episodes: int) -> list[int]:
+    """Some whole numbers from 1 to that of the episodes."""
     step = max(1, -(-episodes // 12))
     return list(range(1, episodes + 1, step))

@@ -45,7 +45,8 @@ from zoo_ray.store.records import (
 from zoo_ray.store.retry import PATIENCE_S, StoreFailed
 from zoo_ray.task import Predictions
 
-EPISODES, RESULTS, WANTED = "episodes.parquet", "results.parquet", "wanted.json"
+EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion.parquet"
+WANTED = "wanted.json"
 TRIALS = "trials.parquet"
 
 R = TypeVar("R", RunRecord, SearchRecord)
@@ -328,16 +329,20 @@ class Store:
         *,
         episodes: Mapping[str, Sequence[Any]],
         results: Mapping[str, Sequence[Any]],
+        confusion: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        """Write a run's two tables, each unless the one there covers more episodes.
+        """Write a run's tables, each unless the one there covers more episodes.
 
         Args:
             name: of the run.
             episodes: a column per key; `episode` (from 1), `digest` and so on, a row per member.
             results: the same, a row per episode and task.
+            confusion: the same, a row per task, class, and class that it is taken for.
         """
-        for file, columns in ((EPISODES, episodes), (RESULTS, results)):
-            self._lengthen_table(f"{run_folder(name)}/{file}", columns)
+        tables = {EPISODES: episodes, RESULTS: results, CONFUSION: confusion}
+        for file, columns in tables.items():
+            if columns is not None:
+                self._lengthen_table(f"{run_folder(name)}/{file}", columns)
 
     def _lengthen_table(self, path: str, columns: Mapping[str, Sequence[Any]]) -> None:
         table = table_to_bytes(columns)

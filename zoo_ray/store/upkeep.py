@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from zoo_ray.errors import UserError
@@ -11,6 +12,7 @@ from zoo_ray.store.files import Entry
 from zoo_ray.store.payloads import CorruptPayload
 from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.store import (
+    CONFUSION,
     EPISODES,
     RESULTS,
     CorruptMember,
@@ -138,7 +140,8 @@ def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[
     if record is None and not problems:
         problems.append(Problem(f"{where}/run.json: missing", f"{mended}, or rm removes it"))
     _tried(lambda: store.read_wanted(run_folder(name)), problems, mended)
-    _tried(lambda: store.read_table(name, RESULTS), problems, mended)
+    for file in (RESULTS, CONFUSION):
+        _tried(partial(store.read_table, name, file), problems, mended)
     episodes = _tried(lambda: store.read_table(name, EPISODES), problems, mended)
     for digest, sha256 in _recorded(episodes or {}):
         member = f"{where}/{EPISODES}: its member {digest}"

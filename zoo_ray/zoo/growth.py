@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo_ray.keys import hash_bits
 from zoo_ray.members.spec import MemberSpec, Recipe
@@ -237,6 +238,14 @@ class Growth:
             scores = episode.test_accuracy if part == "test" else episode.validation_accuracy
             matrix[row, : len(scores)] = scores
         return matrix
+
+    def confusion(self, task: int) -> npt.NDArray[np.int64]:
+        """How many test samples of each class (rows) are taken for each (columns), by the present
+        averages, shape (classes, classes)."""
+        classes = len(self.tasks[task].classes)
+        found = self._ensemble.prediction(task, "test").argmax(axis=1)
+        pairs = self.tasks[task].test * classes + found
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
     def metrics(
         self, part: Literal["validation", "test"] = "test", *, episode: int | None = None

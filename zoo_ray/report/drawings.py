@@ -1,0 +1,341 @@
+"""The figures of a report: drawn once, as SVG for the page, and as SVG and PNG to keep."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from zoo_ray.report.figures import GRID, INK, MUTED, STYLE, label_ends, short, whole_ticks
+from zoo_ray.zoo.boosting import Floats
+
+_ACCENT, _SECOND = "#3b6ea5", "#c2410c"
+_MOST_LINES = 10
+_MOST_NUMBERS = 16
+# Colours of the page, which differ in the dark.
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        text: what it shows, in words: for those who do not see it.
+        caption: how to read it.
+        draw: draws it.
+    """
+
+    name: str
+    title: str
+    text: str
+    caption: str
+    draw: Callable[[], Figure]
+
+    def render(self) -> tuple[bytes, str]:
+        """As PNG, and as SVG whose text is text."""
+        # The salt keeps the ids of several drawings on one page apart.
+        style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": self.name}
+        with mpl.rc_context(style):
+            figure = self.draw()
+            png, svg = io.BytesIO(), io.StringIO()
+            figure.savefig(png, format="png", dpi=150)
+            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+            plt.close(figure)
+        return png.getvalue(), svg.getvalue()
+
+
+def themed(svg: str) -> str:
+    """An SVG as part of a page: without its header, in the colours of the page."""
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _THEMED.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def accuracy_drawing(accuracy: Floats, tasks: Sequence[str], isolated: Floats | None) -> Drawing:
+    """Every task's accuracy against the episode, with Isolated's as dots where it is known."""
+    arrivals = np.isnan(accuracy).sum(axis=0)
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        episodes = np.arange(1, len(accuracy) + 1)
+        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(tasks)))
+        for task, colour in enumerate(colours):
+            seen = slice(arrivals[task], None)
+            axes.plot(episodes[seen], 100 * accuracy[seen, task], "o-", color=colour, ms=4, lw=1.5)
+            if isolated is not None:
+                axes.plot(episodes[arrivals[task]], 100 * isolated[task], "x", color=colour, ms=7)
+        mean = 100 * np.nanmean(accuracy, axis=1)
+        axes.plot(episodes, mean, color=INK, lw=2.4, ls=(0, (4, 2)))
+        names = [*(short(name) for name in tasks), "mean of the tasks seen"]
+        ends = [*(100 * accuracy[-1]), mean[-1]]
+        kept = range(len(names)) if len(tasks) <= _MOST_LINES else [0, len(tasks) - 1, len(tasks)]
+        inks = [*colours, INK]
+        label_ends(axes, [ends[i] for i in kept], [names[i] for i in kept], [inks[i] for i in kept])
+        axes.set_xticks(whole_ticks(len(accuracy)))
+        axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
+        axes.set_ylabel("test accuracy (%)")
+        return figure
+
+    means = 100 * np.nanmean(accuracy, axis=1)
+    cross = " A cross is Isolated: a member on the task alone." if isolated is not None else ""
+    return Drawing(
+        "accuracy",
+        "Accuracy against episode",
+        f"Lines of test accuracy for {len(tasks)} tasks over {len(accuracy)} episodes; the mean of "
+        f"the tasks seen goes from {means[0]:.1f}% to {means[-1]:.1f}%.",
+        "A line that rises to the right is backward transfer, one that falls is forgetting."
+        + cross,
+        draw,
+    )
+
+
+def transfer_drawing(
+    accuracy: Floats, tasks: Sequence[str], isolated: Floats | None
+) -> Drawing | None:
+    """The paper's figure of forward and backward transfer, task by task; None where no tasks
+    arrive, or there is only one."""
+    if not np.isnan(accuracy[0, 1:]).any():
+        return None
+    learned = np.diagonal(accuracy)
+    backward = 100 * (accuracy[-1] - learned)
+    forward = None if isolated is None else 100 * (learned - isolated)
+
+    def draw() -> Figure:
+        size = min(1.6 + 0.42 * len(tasks), 12)
+        figure, axes = plt.subplots(figsize=(8, size), layout="constrained")
+        places = np.arange(len(tasks))[::-1]
+        if forward is None:
+            axes.barh(places, backward, color=_ACCENT, height=0.6, label="backward")
+        else:
+            axes.barh(places + 0.2, forward, color=_SECOND, height=0.36, label="forward")
+            axes.barh(places - 0.2, backward, color=_ACCENT, height=0.36, label="backward")
+        axes.axvline(0, color=INK, lw=1)
+        axes.set_yticks(places, [short(name) for name in tasks])
+        axes.set_xlabel("percentage points of test accuracy")
+        axes.grid(visible=False, axis="y")
+        axes.legend(frameon=False, loc="best")
+        return figure
+
+    mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
+    words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+.2f} points"
+    if forward is not None:
+        words += f"; forward transfer, on average {forward.mean():+.2f} points"
+    return Drawing(
+        "transfer",
+        "Forward and backward transfer" if forward is not None else "Backward transfer",
+        f"{words}.",
+        "Backward: accuracy in the end minus accuracy on arrival. "
+        + (
+            "Forward: accuracy on arrival minus that of Isolated."
+            if forward is not None
+            else "Forward transfer needs an Isolated run of the same recipe and seed in the store."
+        ),
+        draw,
+    )
+
+
+def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
+    """The matrix A[e, i] as a heat map."""
+
+    def draw() -> Figure:
+        rows, columns = accuracy.shape
+        figure, axes = plt.subplots(
+            figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
+        )
+        _heat(axes, 100 * accuracy, form="{:.0f}", label="test accuracy (%)", figure=figure)
+        axes.set_xticks(range(columns), [short(name) for name in tasks], **_SLANTED)
+        axes.set_yticks([tick - 1 for tick in whole_ticks(rows)], whole_ticks(rows))
+        axes.set_ylabel("after episode")
+        return figure
+
+    last = 100 * accuracy[-1]
+    worst = int(np.argmin(last))
+    return Drawing(
+        "matrix",
+        "Accuracy of every task after every episode",
+        f"A heat map of {accuracy.shape[0]} episodes by {len(tasks)} tasks. In the end the lowest "
+        f"is {tasks[worst]} with {last[worst]:.1f}%.",
+        "Read down a column: what the zoo comes to know of a task after it has arrived.",
+        draw,
+    )
+
+
+def members_drawing(
+    members: Sequence[tuple[int, Sequence[int]]],
+    weights: Sequence[Sequence[float]],
+    tasks: Sequence[str],
+) -> Drawing:
+    """Which tasks each member was fitted on, over the boosting weights that its draw saw."""
+
+    def draw() -> Figure:
+        shown = np.full((len(tasks), len(members)), np.nan)
+        for column, row in enumerate(weights):
+            shown[: len(row), column] = row
+        figure, axes = plt.subplots(
+            figsize=(min(3 + 0.3 * len(members), 12), min(1.8 + 0.32 * len(tasks), 12)),
+            layout="constrained",
+        )
+        if np.isfinite(shown).any():
+            _heat(axes, shown, form=None, label="boosting weight", figure=figure)
+        xs = [column for column, (_, drawn) in enumerate(members) for _ in drawn]
+        ys = [task for _, drawn in members for task in drawn]
+        axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
+        axes.set_xlim(-0.5, len(members) - 0.5)
+        axes.set_ylim(len(tasks) - 0.5, -0.5)
+        axes.set_yticks(range(len(tasks)), [short(name) for name in tasks])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("member, in the order of episodes")
+        axes.grid(visible=False)
+        return figure
+
+    counts = np.bincount([task for _, drawn in members for task in drawn], minlength=len(tasks))
+    most, least = int(counts.argmax()), int(counts.argmin())
+    return Drawing(
+        "members",
+        "What each member was fitted on",
+        f"{len(members)} members by {len(tasks)} tasks. Most members: {tasks[most]} "
+        f"({counts[most]}); fewest: {tasks[least]} ({counts[least]}).",
+        "A dot: the member was fitted on the task. The shade is the task's boosting weight when "
+        "the member was drawn: tasks that the zoo explains badly weigh more.",
+        draw,
+    )
+
+
+def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Drawing:
+    """Accuracy of the first tasks against the number of members that know them."""
+    shown = range(min(len(tasks), 6))
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(shown)))
+        for task, colour in zip(shown, colours, strict=True):
+            seen = ~np.isnan(accuracy[:, task])
+            axes.plot(counts[seen, task], 100 * accuracy[seen, task], "o-", color=colour, ms=4)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("members that know the task")
+        axes.set_ylabel("test accuracy (%)")
+        ends = [100 * accuracy[-1, task] for task in shown]
+        label_ends(axes, ends, [short(tasks[task]) for task in shown], list(colours))
+        return figure
+
+    return Drawing(
+        "growth",
+        "Accuracy against number of members",
+        f"Accuracy of the first {len(shown)} tasks as members join; the first task has "
+        f"{int(counts[-1, 0])} in the end.",
+        "More members that know a task seldom harm it.",
+        draw,
+    )
+
+
+def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) -> Drawing:
+    """Of each task, which classes are taken for which."""
+
+    def draw() -> Figure:
+        columns = min(len(confusions), 4)
+        rows = -(-len(confusions) // columns)
+        figure, grid = plt.subplots(
+            rows, columns, figsize=(2.6 * columns, 2.7 * rows), layout="constrained", squeeze=False
+        )
+        for axes in grid.flat[len(confusions) :]:
+            axes.set_axis_off()
+        for axes, (task, (classes, counts)) in zip(grid.flat, confusions.items(), strict=False):
+            shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            _heat(axes, shares, form="{:.0f}", label=None, figure=figure)
+            names = [short(name)[:10] for name in classes]
+            many = len(classes) > 10
+            axes.set_xticks([] if many else range(len(classes)), [] if many else names, **_SLANTED)
+            axes.set_yticks([] if many else range(len(classes)), [] if many else names)
+            axes.tick_params(labelsize=7)
+            axes.set_title(short(task), fontsize=9, loc="left")
+        return figure
+
+    worst = max(
+        (
+            (counts[i, j] / max(counts[i].sum(), 1), classes[i], classes[j], task)
+            for task, (classes, counts) in confusions.items()
+            for i in range(len(classes))
+            for j in range(len(classes))
+            if i != j
+        ),
+        default=None,
+    )
+    words = f"Confusion matrices of {len(confusions)} tasks."
+    if worst is not None:
+        words += f" Most often {worst[1]} is taken for {worst[2]}: {100 * worst[0]:.1f}%."
+    return Drawing(
+        "confusion",
+        "What is taken for what",
+        words,
+        "Rows are what test images show, columns what the zoo says, in % of the row.",
+        draw,
+    )
+
+
+def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
+    """Mean accuracy of the tasks seen against the episode: mean over seeds, and their spread."""
+
+    def draw() -> Figure:
+        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(matrices)))
+        ends = []
+        for several, colour in zip(matrices.values(), colours, strict=True):
+            lines = 100 * np.array([np.nanmean(matrix, axis=1) for matrix in several])
+            episodes = np.arange(1, lines.shape[1] + 1)
+            mean = lines.mean(axis=0)
+            axes.plot(episodes, mean, "o-", color=colour, ms=4, lw=1.8)
+            if len(lines) > 1:
+                spread = lines.std(axis=0, ddof=1)
+                axes.fill_between(episodes, mean - spread, mean + spread, color=colour, alpha=0.2)
+            ends.append(float(mean[-1]))
+        label_ends(axes, ends, [short(name) for name in matrices], list(colours))
+        axes.set_xticks(whole_ticks(max(len(m[0]) for m in matrices.values())))
+        axes.set_xlabel("episode")
+        axes.set_ylabel("mean accuracy of the tasks seen (%)")
+        return figure
+
+    finals = {
+        name: 100 * float(np.mean([matrix[-1].mean() for matrix in several]))
+        for name, several in matrices.items()
+    }
+    listed = ", ".join(f"{name} {value:.2f}%" for name, value in finals.items())
+    return Drawing(
+        "comparison",
+        "Accuracy against episode, side by side",
+        f"In the end: {listed}.",
+        "A line is the mean over seeds, its band one standard deviation to either side.",
+        draw,
+    )
+
+
+_SLANTED = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
+
+
+def _heat(
+    axes: Axes, values: Floats, *, form: str | None, label: str | None, figure: Figure
+) -> None:
+    image = axes.imshow(values, cmap="Blues", aspect="auto")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if label is not None:
+        figure.colorbar(image, label=label, shrink=0.8)
+    if form is None or max(values.shape) > _MOST_NUMBERS:
+        return
+    low, high = np.nanmin(values), np.nanmax(values)
+    for row, column in np.argwhere(~np.isnan(values)):
+        dark = values[row, column] > low + 0.6 * (high - low)
+        ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
+        text = form.format(values[row, column])
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
