@@ -88,8 +88,8 @@ def grow_here(
         except UserError:
             raise
         except Exception as error:  # in a network, say
-            failed = FailedFit.of(error)
-            line = record_failure(store, folder=folder, wanted=wanted, failed=failed)
+            why = FailedFit.of(error)
+            line = record_failure(store, folder=folder, wanted=wanted, failed=why)
             raise SpecFailed(line, digest=digest) from error
         store.publish_member(wanted.spec, member, call=tally.call)
         if not deliver_stored(growth, store, digest, tally=tally):
