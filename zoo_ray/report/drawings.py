@@ -1,8 +1,10 @@
 """The figures of a report: drawn once, as SVG for the page, and as SVG and PNG to keep."""
 
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,6 +14,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.report.figures import GRID, INK, MUTED, STYLE, label_ends, short, whole_ticks
@@ -55,9 +58,12 @@ class Drawing:
         return png.getvalue(), svg.getvalue()
 
 
-def themed(svg: str) -> str:
-    """An SVG as part of a page: without its header, in the colours of the page."""
+def themed(svg: str, *, name: str) -> str:
+    """An SVG as part of a page: without its header, in the colours of the page, its ids begun with
+    a name."""
     svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)  # the same for the same pixels
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     for colour, variable in _THEMED.items():
         svg = svg.replace(colour, variable)
     return svg
@@ -70,7 +76,7 @@ def accuracy_drawing(accuracy: Floats, tasks: Sequence[str], isolated: Floats | 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
         episodes = np.arange(1, len(accuracy) + 1)
-        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(tasks)))
+        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(tasks)))
         for task, colour in enumerate(colours):
             seen = slice(arrivals[task], None)
             axes.plot(episodes[seen], 100 * accuracy[seen, task], "o-", color=colour, ms=4, lw=1.5)
@@ -89,14 +95,15 @@ def accuracy_drawing(accuracy: Floats, tasks: Sequence[str], isolated: Floats | 
         return figure
 
     means = 100 * np.nanmean(accuracy, axis=1)
-    cross = " A cross is Isolated: a member on the task alone." if isolated is not None else ""
+    caption = "A line that rises to the right is backward transfer, one that falls is forgetting."
+    if isolated is not None:
+        caption += " A cross is Isolated: a member on the task alone."
     return Drawing(
         "accuracy",
         "Accuracy against episode",
         f"Lines of test accuracy for {len(tasks)} tasks over {len(accuracy)} episodes; the mean of "
         f"the tasks seen goes from {means[0]:.1f}% to {means[-1]:.1f}%.",
-        "A line that rises to the right is backward transfer, one that falls is forgetting."
-        + cross,
+        caption,
         draw,
     )
 
@@ -154,9 +161,10 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
         figure, axes = plt.subplots(
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
-        _heat(axes, 100 * accuracy, form="{:.0f}", label="test accuracy (%)", figure=figure)
+        image = _heat(axes, 100 * accuracy, form="{:.0f}")
+        figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
         axes.set_xticks(range(columns), [short(name) for name in tasks], **_SLANTED)
-        axes.set_yticks([tick - 1 for tick in whole_ticks(rows)], whole_ticks(rows))
+        axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
         axes.set_ylabel("after episode")
         return figure
 
@@ -188,16 +196,19 @@ def members_drawing(
             layout="constrained",
         )
         if np.isfinite(shown).any():
-            _heat(axes, shown, form=None, label="boosting weight", figure=figure)
-        xs = [column for column, (_, drawn) in enumerate(members) for _ in drawn]
+            ends = (0.5, len(members) + 0.5, len(tasks) - 0.5, -0.5)
+            image = axes.imshow(shown, cmap="Blues", aspect="auto", extent=ends)
+            figure.colorbar(image, label="boosting weight", shrink=0.8)
+        xs = [number for number, (_, drawn) in enumerate(members, start=1) for _ in drawn]
         ys = [task for _, drawn in members for task in drawn]
         axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
-        axes.set_xlim(-0.5, len(members) - 0.5)
+        axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_yticks(range(len(tasks)), [short(name) for name in tasks])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("member, in the order of episodes")
         axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
         return figure
 
     counts = np.bincount([task for _, drawn in members for task in drawn], minlength=len(tasks))
@@ -219,7 +230,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(shown)))
+        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(shown)))
         for task, colour in zip(shown, colours, strict=True):
             seen = ~np.isnan(accuracy[:, task])
             axes.plot(counts[seen, task], 100 * accuracy[seen, task], "o-", color=colour, ms=4)
@@ -235,7 +246,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
         "Accuracy against number of members",
         f"Accuracy of the first {len(shown)} tasks as members join; the first task has "
         f"{int(counts[-1, 0])} in the end.",
-        "More members that know a task seldom harm it.",
+        "Read along a line: what members that join do for a task.",
         draw,
     )
 
@@ -253,11 +264,12 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
             axes.set_axis_off()
         for axes, (task, (classes, counts)) in zip(grid.flat, confusions.items(), strict=False):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            _heat(axes, shares, form="{:.0f}", label=None, figure=figure)
+            _heat(axes, shares, form="{:.0f}", ends=(0, 100))
             names = [short(name)[:10] for name in classes]
             many = len(classes) > 10
-            axes.set_xticks([] if many else range(len(classes)), [] if many else names, **_SLANTED)
-            axes.set_yticks([] if many else range(len(classes)), [] if many else names)
+            slant = _SLANTED if max(map(len, names)) > 2 else {}
+            axes.set_xticks([] if many else range(len(classes)), [] if many else names, **slant)
+            axes.set_yticks([] if many else [*range(len(classes))], labels=[] if many else names)
             axes.tick_params(labelsize=7)
             axes.set_title(short(task), fontsize=9, loc="left")
         return figure
@@ -289,7 +301,7 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(matrices)))
+        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(matrices)))
         ends = []
         for several, colour in zip(matrices.values(), colours, strict=True):
             lines = 100 * np.array([np.nanmean(matrix, axis=1) for matrix in several])
@@ -320,22 +332,21 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
     )
 
 
-_SLANTED = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
+_SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 
 
 def _heat(
-    axes: Axes, values: Floats, *, form: str | None, label: str | None, figure: Figure
-) -> None:
-    image = axes.imshow(values, cmap="Blues", aspect="auto")
+    axes: Axes, values: Floats, *, form: str, ends: tuple[float, float] | None = None
+) -> AxesImage:
+    """A heat map, with its numbers where they are few."""
+    low, high = ends or (np.nanmin(values), np.nanmax(values))
+    image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    if label is not None:
-        figure.colorbar(image, label=label, shrink=0.8)
-    if form is None or max(values.shape) > _MOST_NUMBERS:
-        return
-    low, high = np.nanmin(values), np.nanmax(values)
-    for row, column in np.argwhere(~np.isnan(values)):
-        dark = values[row, column] > low + 0.6 * (high - low)
-        ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
-        text = form.format(values[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
+    if max(values.shape) <= _MOST_NUMBERS:
+        for row, column in np.argwhere(~np.isnan(values)):
+            dark = values[row, column] > low + 0.6 * (high - low)
+            ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
+            text = form.format(values[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
+    return image

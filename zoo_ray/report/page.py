@@ -94,10 +94,11 @@ def _summary(run: StoredRun) -> str:
 
 def _figure(drawing: Drawing, files: dict[str, bytes]) -> str:
     png, svg = drawing.render()
+    shown = themed(svg, name=drawing.name)
     files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = png, svg.encode()
     return (
         f"<section><h2>{escape(drawing.title)}</h2>"
-        f'<figure role="img" aria-label="{escape(drawing.text)}">{themed(svg)}</figure>'
+        f'<figure role="img" aria-label="{escape(drawing.text)}">{shown}</figure>'
         f"<p class=caption>{escape(drawing.text)} {escape(drawing.caption)}</p></section>"
     )
 
@@ -220,8 +221,11 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; overflow-wrap: anywhere; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .7rem;
   margin: 1rem 0; }
 .cards div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
-dt { color: var(--muted); font-size: .85rem; } dd { margin: 0; font-size: 1.35rem; font-weight: 600; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; max-height: 90vh; }
+dt { color: var(--muted); font-size: .85rem; }
+dd { margin: 0; font-size: 1.35rem; font-weight: 600; }
+figure { margin: 0; overflow-x: auto; }
+figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
+@media print { figure svg { min-width: 0; } }
 .caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }

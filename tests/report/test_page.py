@@ -1,0 +1,149 @@
+import csv
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from toys import write_idx_dataset
+
+import run_cluster
+import zoo_ray
+from zoo_ray.config import validate_config
+from zoo_ray.report.page import report_page
+
+VOID = {"meta", "link", "path", "use", "rect", "image", "br"}
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """Runs of a zoo and of Isolated, by name; class names are as hostile as files allow."""
+    folder = tmp_path_factory.mktemp("page")
+    write_idx_dataset(folder / "data", classes=6, train=6, test=5)
+    found = {}
+    for mode, seed in (("continual", 0), ("continual", 1), ("isolated", 0), ("multitask", 0)):
+        raw = {
+            "benchmark": {
+                "dataset": f"idx:{folder / 'data'}",
+                "tasks": [[0, 1], [2, 3], [4, 5, 0]],
+            },
+            "recipe": {"epochs": 1, "batch": 8},
+            "zoo": {"mode": mode, "seed": seed},
+            "workers": {"count": 0},
+            "store": str(folder / "store"),
+        }
+        name = f"<b>&$x.{mode}.{seed}".replace("/", "")
+        run = zoo_ray.grow(validate_config(raw, source="test"), name=name)
+        found[mode, seed] = run
+    return found
+
+
+class Reader(HTMLParser):
+    """Notes what opens and closes, and every attribute."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.attributes, self.texts = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.attributes += [(tag, *pair) for pair in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.attributes += [(tag, *pair) for pair in attrs]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def read(html):
+    reader = Reader()
+    reader.feed(html)
+    assert reader.open == []
+    return reader
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_page_stands_alone_and_is_well_formed(grown, several):
+    runs = list(grown.values()) if several else [grown["continual", 0]]
+    page = report_page(runs)
+    reader = read(page.html)
+    assert "<b>&$x" not in page.html  # escaped wherever it is shown
+    assert any("<b>&$x.continual" in text for text in reader.texts)
+    for tag, name, value in reader.attributes:
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith(("#", "data:")), (tag, value)
+    ids = [value for _, name, value in reader.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    used = {v[1:] for _, n, v in reader.attributes if n == "xlink:href" and v.startswith("#")}
+    used |= set(re.findall(r"url\(#([^)]+)\)", page.html))
+    assert used <= set(ids)
+    told = [
+        value for tag, name, value in reader.attributes if (tag, name) == ("figure", "aria-label")
+    ]
+    assert len(told) == (7 if several else 6)
+    assert all(len(text) > 30 for text in told)
+    figures = {name for name in page.files if name.endswith(".png")}
+    assert {"accuracy.png", "transfer.png", "members.png", "confusion.png"} <= figures
+    assert all(page.files[name].startswith(b"\x89PNG") for name in figures)
+
+
+def test_the_numbers_are_those_of_the_run(grown):
+    run = grown["continual", 0]
+    page = report_page([run])
+    rows = list(csv.reader(io.StringIO(page.files["accuracy.csv"].decode())))
+    assert [float(value) for value in rows[-1][1:]] == run.accuracy[-1].tolist()
+    assert f"{100 * run.metrics.average_accuracy:.2f}%" in page.html
+    counts = run.confusion()
+    for position, matrix in enumerate(counts):
+        assert matrix.trace() / matrix.sum() == run.accuracy[-1, position]
+    assert "Forward: accuracy on arrival minus that of Isolated" in page.html
+    alone = report_page([grown["continual", 1]])
+    assert "Forward transfer needs an Isolated run" in alone.html
+    assert run.isolated().name == grown["isolated", 0].name
+
+
+def test_rounds_have_no_transfer(grown):
+    page = report_page([grown["multitask", 0]])
+    assert "transfer.png" not in page.files
+    assert "learning accuracy" not in page.html
+
+
+def test_the_command_writes_it(grown, tmp_path, capsys):
+    run = grown["continual", 0]
+    words = ["report", run.name, "--store", run._store.address, "--out", str(tmp_path / "r")]
+    assert run_cluster.main(words) == 0
+    assert str(tmp_path / "r" / "index.html") in capsys.readouterr().out
+    assert (tmp_path / "r" / "tasks.csv").exists()
+    assert run_cluster.main([*words[:1], "nobody", *words[2:]]) == 2
+    assert "no run 'nobody'" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert run_cluster.main([*words[:-1], str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs the browser chromium")
+def test_a_browser_shows_it_without_a_complaint(grown, tmp_path):
+    page = report_page([grown["continual", 0], grown["isolated", 0]])
+    file = tmp_path / "index.html"
+    file.write_text(page.html)
+    told = subprocess.run(
+        [
+            *("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *("--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'profile'}"),
+            *("--window-size=400,900", f"--screenshot={tmp_path / 'page.png'}", f"file://{file}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+    assert "CONSOLE" not in told.stderr
