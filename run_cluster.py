@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zoo_ray.compare import ComparisonResult
     from zoo_ray.compete import CompetitionResult
     from zoo_ray.store import Store
+    from zoo_ray.tune import SearchResult
 
 STARTED = time.time()
 _BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
@@ -118,9 +119,7 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
             if test is None
             else f"test accuracy of the best: {100 * test:.2f}%\n"
         )
-        + f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
-        f"store, the rest shared; in {result.wall_s:.1f} s\n"
-        + "\n".join(escape(file) for file in result.files),
+        + _members_line(result),
         highlight=False,
         soft_wrap=True,
     )
@@ -185,7 +184,7 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
-def _members_line(result: "ComparisonResult | CompetitionResult") -> str:
+def _members_line(result: "ComparisonResult | CompetitionResult | SearchResult") -> str:
     files = "\n".join(escape(file) for file in result.files)
     return (
         f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "

@@ -378,16 +378,9 @@ def _grow(
     if left:
         from zoo_ray.cluster.zoos import ZooJob, ZoosJob, grow_zoos  # imports Ray
 
-        workers = plan.config.workers
         job = ZoosJob(
-            folder=folder,
-            store=store.address,
-            call=tally.call,
-            tasks=[task.without_images() for task in plan.tasks],
-            workers=plan.workers,
+            **plan.job(folder=folder, store=store.address, call=tally.call),
             speculate=False,
-            checkpoint_s=workers.checkpoint_s,
-            fit_timeout_s=workers.fit_timeout_s,
             zoos=[ZooJob(rules=zoo.plan.rules, recipe=zoo.plan.recipe) for zoo in left],
         )
         problems = grow_zoos(

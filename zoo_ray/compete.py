@@ -13,6 +13,7 @@ from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import not_shared
+from zoo_ray.run import without_nan
 from zoo_ray.store import comparison_folder
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition, competition, mean_competition
@@ -162,15 +163,11 @@ def _plain(
     return {
         "tasks": list(tasks),
         "alone": mean.alone.tolist(),
-        "gain": _without_nan(mean.gain),
-        "gain_by_seed": [_without_nan(one.gain) for one in by_seed],
+        "gain": without_nan(mean.gain),
+        "gain_by_seed": [without_nan(one.gain) for one in by_seed],
         "helped": mean.helped.tolist(),
         "helps": mean.helps.tolist(),
         "positive_share": mean.positive_share,
         "asymmetry": mean.asymmetry,
-        "together": _without_nan(together),
+        "together": without_nan(together),
     }
-
-
-def _without_nan(matrix: Floats) -> list[list[float | None]]:
-    return [[None if value != value else value for value in row] for row in matrix.tolist()]

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from typing import Any
 
 from zoo_ray.benchmarks import Source, load_stream
 from zoo_ray.benchmarks.names import printable
@@ -40,6 +41,19 @@ class Plan:
         """The zoo, without members."""
         labels = [task.without_images() for task in self.tasks]
         return Growth(tasks=labels, rules=self.rules, recipe=self.recipe, score_test=score_test)
+
+    def job(self, *, folder: str, store: str, call: str) -> dict[str, Any]:
+        """What any driver is told of a plan: values of `zoo_ray.cluster.job.Job`."""
+        workers = self.config.workers
+        return {
+            "folder": folder,
+            "store": store,
+            "call": call,
+            "tasks": [task.without_images() for task in self.tasks],
+            "workers": self.workers,
+            "checkpoint_s": workers.checkpoint_s,
+            "fit_timeout_s": workers.fit_timeout_s,
+        }
 
     def vary(self, config: RunConfig) -> "Plan":
         """The plan of a run with the same data and workers, and another zoo or recipe.

@@ -21,6 +21,7 @@ from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, SearchRecord, Store, TaskRecord, check_name, run_folder
 from zoo_ray.task import Task
+from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
@@ -61,7 +62,6 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
-        rows = self.growth.accuracy().tolist()
         return {
             "run": self.name,
             "store": self.store,
@@ -71,11 +71,16 @@ class RunResult:
             "read": self.read,
             "speculative": self.speculative._asdict(),
             **self.metrics._asdict(),
-            "accuracy": [[None if value != value else value for value in row] for row in rows],
+            "accuracy": without_nan(self.growth.accuracy()),
             "digest": self.growth.digest(),
             "first_fit_s": self.first_fit_s and round(self.first_fit_s, 3),
             "wall_s": round(self.wall_s, 3),
         }
+
+
+def without_nan(matrix: Floats) -> list[list[float | None]]:
+    """A matrix as JSON has it: null where there is no number."""
+    return [[None if value != value else value for value in row] for row in matrix.tolist()]
 
 
 class Prepared(NamedTuple):
@@ -221,16 +226,9 @@ def _grow(
     from zoo_ray.cluster.job import RunJob
     from zoo_ray.cluster.session import grow_on_ray  # imports Ray
 
-    workers = plan.config.workers
     job = RunJob(
-        folder=run_folder(name),
-        store=store.address,
-        call=tally.call,
-        tasks=growth.tasks,
-        workers=plan.workers,
-        speculate=workers.speculate,
-        checkpoint_s=workers.checkpoint_s,
-        fit_timeout_s=workers.fit_timeout_s,
+        **plan.job(folder=run_folder(name), store=store.address, call=tally.call),
+        speculate=plan.config.workers.speculate,
         rules=plan.rules,
         recipe=plan.recipe,
     )

@@ -236,17 +236,8 @@ def _grow(
             file = f"tensorboard/{path.parent.name}/{path.name}"
             store.write_file(search_folder(name), file, path.read_bytes())
 
-    workers = config.base.workers
-    job = Job(
-        folder=search_folder(name),
-        store=store.address,
-        call=tally.call,
-        tasks=[task.without_images() for task in plan.tasks],
-        workers=plan.workers,
-        speculate=False,
-        checkpoint_s=workers.checkpoint_s,
-        fit_timeout_s=workers.fit_timeout_s,
-    )
+    folder = search_folder(name)
+    job = Job(**plan.job(folder=folder, store=store.address, call=tally.call), speculate=False)
     search_on_ray(
         config,
         job,

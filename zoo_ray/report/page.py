@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
+from zoo_ray.outcomes import Spread
 from zoo_ray.report.drawings import (
     Drawing,
     accuracy_drawing,
@@ -165,12 +166,11 @@ def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
 
 
 def _mean_of(runs: Sequence[StoredRun], metric: str) -> str:
-    values = [getattr(run.metrics, metric) for run in runs]
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
+    spread = Spread.of([getattr(run.metrics, metric) for run in runs])
+    if spread is None:
         return "-"
-    mean = _percent(float(np.mean(numbers)))
-    return mean if len(numbers) == 1 else f"{mean} ± {100 * np.std(numbers, ddof=1):.2f}"
+    mean = _percent(spread.mean)
+    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
 
 
 def _configuration(run: StoredRun) -> str:
