@@ -151,11 +151,9 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
             on_progress=live.update_comparison,
             started=STARTED,
         )
-    out = people if arguments.json else Console()
-    out.print(comparison_table(result.outcomes, title=name))
-    out.print(_members_line(result), highlight=False, soft_wrap=True)
-    if arguments.json:
-        print(json.dumps(result.to_dict(), allow_nan=False))
+    _show(arguments, people, comparison_table(result.outcomes, title=name))
+    _show(arguments, people, _members_line(result))
+    _show_json(arguments, **result.to_dict())
     return 0
 
 
@@ -176,11 +174,9 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
             on_progress=live.update_comparison,
             started=STARTED,
         )
-    out = people if arguments.json else Console()
-    out.print(competition_table(result.mean, tasks=result.tasks, title=name))
-    out.print(_members_line(result), highlight=False, soft_wrap=True)
-    if arguments.json:
-        print(json.dumps(result.to_dict(), allow_nan=False))
+    _show(arguments, people, competition_table(result.mean, tasks=result.tasks, title=name))
+    _show(arguments, people, _members_line(result))
+    _show_json(arguments, **result.to_dict())
     return 0
 
 

@@ -17,11 +17,19 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from zoo_ray.report.figures import GRID, INK, MUTED, STYLE, label_ends, short, whole_ticks
+from zoo_ray.report.figures import (
+    GRID,
+    INK,
+    MUTED,
+    STYLE,
+    label_ends,
+    plot_accuracy,
+    short,
+    whole_ticks,
+)
 from zoo_ray.zoo.boosting import Floats
 
 _ACCENT, _SECOND = "#3b6ea5", "#c2410c"
-_MOST_LINES = 10
 _MOST_NUMBERS = 16
 # Colours of the page, which differ in the dark.
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
@@ -71,27 +79,10 @@ def themed(svg: str, *, name: str) -> str:
 
 def accuracy_drawing(accuracy: Floats, tasks: Sequence[str], isolated: Floats | None) -> Drawing:
     """Every task's accuracy against the episode, with Isolated's as dots where it is known."""
-    arrivals = np.isnan(accuracy).sum(axis=0)
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        episodes = np.arange(1, len(accuracy) + 1)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(tasks)))
-        for task, colour in enumerate(colours):
-            seen = slice(arrivals[task], None)
-            axes.plot(episodes[seen], 100 * accuracy[seen, task], "o-", color=colour, ms=4, lw=1.5)
-            if isolated is not None:
-                axes.plot(episodes[arrivals[task]], 100 * isolated[task], "x", color=colour, ms=7)
-        mean = 100 * np.nanmean(accuracy, axis=1)
-        axes.plot(episodes, mean, color=INK, lw=2.4, ls=(0, (4, 2)))
-        names = [*(short(name) for name in tasks), "mean of the tasks seen"]
-        ends = [*(100 * accuracy[-1]), mean[-1]]
-        kept = range(len(names)) if len(tasks) <= _MOST_LINES else [0, len(tasks) - 1, len(tasks)]
-        inks = [*colours, INK]
-        label_ends(axes, [ends[i] for i in kept], [names[i] for i in kept], [inks[i] for i in kept])
-        axes.set_xticks(whole_ticks(len(accuracy)))
-        axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
-        axes.set_ylabel("test accuracy (%)")
+        plot_accuracy(axes, accuracy, tasks, isolated=isolated, darkest=0.2)
         return figure
 
     means = 100 * np.nanmean(accuracy, axis=1)

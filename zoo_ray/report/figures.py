@@ -50,30 +50,51 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
         tasks: their names.
         title: of the figure.
     """
-    episodes = np.arange(1, len(accuracy) + 1)
-    arrivals = np.isnan(accuracy).sum(axis=0)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, len(tasks)))
-        for task, colour in enumerate(colours):
-            style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": "o"}
-            seen = slice(arrivals[task], None)
-            axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
-        mean = 100 * np.nanmean(accuracy, axis=1)
-        axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
-        ends = [*(100 * accuracy[-1]), mean[-1]]
-        labels = [*(short(name) for name in tasks), "mean of the tasks seen"]
-        inks = [*colours, INK]
-        if len(tasks) > _MOST_LABELS:  # more would not fit; the order of colours is that of tasks
-            kept = [0, len(tasks) - 1, len(tasks)]
-            ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
-        axes.set_xlim(0.8, len(accuracy) + 0.2)
-        axes.set_xticks(whole_ticks(len(accuracy)))
-        axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
-        axes.set_ylabel("test accuracy (%)")
+        plot_accuracy(axes, accuracy, tasks)
         axes.set_title(plain(title), loc="left", fontweight="bold")
-        label_ends(axes, ends, labels, inks)
         return _png(figure)
+
+
+def plot_accuracy(
+    axes: Axes,
+    accuracy: Floats,
+    tasks: Sequence[str],
+    *,
+    isolated: Floats | None = None,
+    darkest: float = 0.0,
+) -> None:
+    """The lines of `accuracy_figure`.
+
+    Args:
+        axes: to draw on.
+        accuracy, tasks: as there.
+        isolated: accuracy of each task's Isolated members, shown as a cross.
+        darkest: where the lines' colours begin, 0 to 1: the first is nearly black.
+    """
+    episodes = np.arange(1, len(accuracy) + 1)
+    arrivals = np.isnan(accuracy).sum(axis=0)
+    colours = mpl.colormaps["viridis"](np.linspace(darkest, 0.88, len(tasks)))
+    for task, colour in enumerate(colours):
+        style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": "o"}
+        seen = slice(arrivals[task], None)
+        axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
+        if isolated is not None:
+            axes.plot(episodes[arrivals[task]], 100 * isolated[task], "x", color=colour, ms=7)
+    mean = 100 * np.nanmean(accuracy, axis=1)
+    axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
+    ends = [*(100 * accuracy[-1]), mean[-1]]
+    labels = [*(short(name) for name in tasks), "mean of the tasks seen"]
+    inks = [*colours, INK]
+    if len(tasks) > _MOST_LABELS:  # more would not fit; the order of colours is that of tasks
+        kept = [0, len(tasks) - 1, len(tasks)]
+        ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
+    axes.set_xlim(0.8, len(accuracy) + 0.2)
+    axes.set_xticks(whole_ticks(len(accuracy)))
+    axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
+    axes.set_ylabel("test accuracy (%)")
+    label_ends(axes, ends, labels, inks)
 
 
 def search_figures(
