@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from test_fit import bits, spec_of
+from torch.nn import functional
 from toys import toy_task
 
 import zoo_ray.members.fit as fit_module
+import zoo_ray.members.training as training_module
 from zoo_ray.members.fit import FitFailed, Misfit, OutOfMemory, fit
 from zoo_ray.members.member import Checkpoint, CutShort
 from zoo_ray.networks import build_network
@@ -27,7 +29,7 @@ EPOCHS = 2
 @pytest.fixture(autouse=True)
 def few_batches_at_once(monkeypatch):
     """Steps 1, 4 and 7 of an epoch of 7 begin a chunk of prepared batches, the last a torn one."""
-    monkeypatch.setattr(fit_module, "_BATCHES_AT_ONCE", 3)
+    monkeypatch.setattr(training_module, "BATCHES_AT_ONCE", 3)
 
 
 def checkpoints_of(spec, tasks, **arguments):
@@ -148,13 +150,13 @@ class Clock:
     def __init__(self, monkeypatch):
         self.now = 1000.0
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
-        normal = fit_module.sgd
+        normal = training_module.sgd
 
         def step(*arguments, **keywords):
             self.now += 1
             normal(*arguments, **keywords)
 
-        monkeypatch.setattr(fit_module, "sgd", step)
+        monkeypatch.setattr(training_module, "sgd", step)
 
 
 def test_a_checkpoint_is_due_so_many_seconds_after_the_last_was_saved(monkeypatch):
@@ -243,13 +245,13 @@ def test_a_checkpoint_of_other_tasks_is_refused(checkpoint):
 
 def test_a_fit_that_predicts_tells_that_it_lives(monkeypatch):
     clock, told = Clock(monkeypatch), []
-    normal = fit_module.functional.softmax
+    normal = functional.softmax
 
     def slow(*arguments, **keywords):
         clock.now += 1
         return normal(*arguments, **keywords)
 
-    monkeypatch.setattr(fit_module.functional, "softmax", slow)
+    monkeypatch.setattr(functional, "softmax", slow)
     task = toy_task(train=12, test=300)
     member = fit(spec=spec_of([task], batch=12, epochs=2), tasks=[task], on_progress=told.append)
     # One for each epoch, then one for each batch of predictions: 1 of training images, 3 of test.
@@ -279,7 +281,7 @@ def raises(error):
     ids=["allocator", "numpy", "GPU", "driver", "library"],
 )
 def test_out_of_memory_is_one_line_that_says_what_to_try(monkeypatch, exhaust):
-    monkeypatch.setattr(fit_module, "normalise", exhaust)
+    monkeypatch.setattr(training_module, "normalise", exhaust)
     with pytest.raises(OutOfMemory, match=r"recipe\.batch than 8") as caught:
         fit(spec=spec_of(TASKS), tasks=TASKS)
     assert "\n" not in str(caught.value)
@@ -288,7 +290,7 @@ def test_out_of_memory_is_one_line_that_says_what_to_try(monkeypatch, exhaust):
 
 
 def test_another_error_in_a_fit_is_left_as_it_is(monkeypatch):
-    monkeypatch.setattr(fit_module, "normalise", raises(RuntimeError("sizes do not match")))
+    monkeypatch.setattr(training_module, "normalise", raises(RuntimeError("sizes do not match")))
     with pytest.raises(RuntimeError, match="sizes do not match"):
         fit(spec=spec_of(TASKS), tasks=TASKS)
 

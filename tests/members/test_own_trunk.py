@@ -14,7 +14,7 @@ from test_checkpoint import through_bytes as stored
 from test_fit import bits, spec_of
 from toys import TRUNK
 
-import zoo_ray.members.fit as fit_module
+import zoo_ray.members.training as training_module
 from zoo_ray.members.fit import FitFailed, fit
 from zoo_ray.networks.own import trunk_key
 
@@ -27,7 +27,7 @@ def own_spec(module, *, width=4, **recipe):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_fit_resumed_after_any_step_gives_the_same_bits(write_module, monkeypatch, precision):
-    monkeypatch.setattr(fit_module, "_BATCHES_AT_ONCE", 3)
+    monkeypatch.setattr(training_module, "BATCHES_AT_ONCE", 3)
     spec = own_spec(write_module(TRUNK), precision=precision, crop=True, flip=True)
     state = torch.get_rng_state()
     member, kept = checkpoints_of(spec, TASKS)

@@ -38,13 +38,15 @@ def processor() -> str:
     return " ".join([platform.machine(), *wide])
 
 
-def hardware(*, device: str, torch_version: str) -> dict[str, str]:
+def hardware(*, device: str, torch_version: str, kernels: str | None = None) -> dict[str, str]:
     """What decides a fit's bits beside its spec, for the member's record.
 
     Args:
         device: the GPU's model, or the processor and how torch uses it.
         torch_version: of the torch that fitted.
+        kernels: what compiled those of ours, on a GPU.
     """
     # These make oneDNN, hence convolutions, use less of the processor than it has.
     limits = {key: os.environ[key] for key in ("ONEDNN_MAX_CPU_ISA",) if key in os.environ}
-    return {"device": device, "torch": torch_version} | limits
+    compiled = {} if kernels is None else {"kernels": kernels}
+    return {"device": device, "torch": torch_version} | compiled | limits

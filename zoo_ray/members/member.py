@@ -23,11 +23,11 @@ class CutShort(Exception):
 
 class FitProgress(NamedTuple):
     """How far a fit is: epochs done (a fraction counts the present one), of how many, and the mean
-    training loss of the present epoch so far."""
+    training loss of the present epoch so far (None: not begun)."""
 
     epochs_done: float
     epochs: int
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True, eq=False)

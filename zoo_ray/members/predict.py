@@ -1,11 +1,11 @@
 """What a fitted network predicts; and what decides bits wherever one computes."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch.nn import functional
@@ -63,7 +63,11 @@ def predict(
         ValueError: the network does not take such images, or is a user's own that is not here.
     """
     height, width, channels = images.shape[1:]
-    with torch_settings(threads=spec.recipe.threads), torch.random.fork_rng(devices=[]):
+    with (
+        torch_settings(threads=spec.recipe.threads),
+        GENERATORS,
+        torch.random.fork_rng(devices=[]),
+    ):
         network = build_network(
             spec.recipe.network,
             image_shape=(height, width, channels),
@@ -93,18 +97,19 @@ def predict_images(
     """What a network predicts; arguments as of `predict`, and `alive`, called at each batch."""
     network.eval()
     rows = network.rows[head]
-    predictions = [np.zeros((0, rows.stop - rows.start), dtype=np.float32)]
+    device = network.closed.device
+    predictions = [torch.zeros((0, rows.stop - rows.start), device=device)]
     batch = _prediction_batch(spec.recipe.network, images)
     for start in range(0, len(images), batch):
-        some = torch.from_numpy(images[start : start + batch].copy()).to(network.closed.device)
+        some = torch.from_numpy(images[start : start + batch].copy()).to(device)
         seed_draws(network, spec, "prediction", spec.seed, head, part, start)
         predicted = _predict(network, some, head=head, spec=spec)
         if spec.recipe.average_flips:
             predicted += _predict(network, some.flip(2), head=head, spec=spec)
             predicted /= 2
-        predictions.append(predicted.cpu().numpy())
+        predictions.append(predicted)  # on the device: to fetch each would be to wait for each
         alive()
-    return np.concatenate(predictions)
+    return torch.cat(predictions).cpu().numpy()
 
 
 def _predict(
@@ -125,18 +130,55 @@ def _prediction_batch(network: str, images: Images) -> int:
 # ---- what a fit has in common with it
 
 
+GENERATORS = threading.RLock()
+"""Held while torch's global generators are drawn from: fits in several threads share them."""
+
+
 @contextmanager
 def torch_settings(*, threads: int) -> Iterator[None]:
     """Settings that decide bits, whatever the process that fits has set, and back again."""
+    before = torch.get_num_threads()  # of this thread
+    with _for_all_threads:
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+class _ForAllThreads:
+    """The settings that threads have in common, from the first that needs them to the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before.enter_context(_settings())
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._before.close()
+
+
+_for_all_threads = _ForAllThreads()
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
     before = (
-        torch.get_num_threads(),
         torch.get_float32_matmul_precision(),
         torch.get_default_dtype(),
         torch.get_deterministic_debug_mode(),
         deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch._C._get_mkldnn_enabled(),
     )
-    torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
     torch.set_default_dtype(torch.float32)
     # cuBLAS is deterministic with a workspace of a fixed size; read when CUDA is first used.
@@ -151,12 +193,11 @@ def torch_settings(*, threads: int) -> Iterator[None]:
         with torch.backends.cudnn.flags(**cuda):
             yield
     finally:
-        torch._C._set_mkldnn_enabled(before[5])
-        torch.set_num_threads(before[0])
-        torch.set_float32_matmul_precision(before[1])
-        torch.set_default_dtype(before[2])
-        torch.set_deterministic_debug_mode(before[3])
-        deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
+        torch._C._set_mkldnn_enabled(before[4])
+        torch.set_float32_matmul_precision(before[0])
+        torch.set_default_dtype(before[1])
+        torch.set_deterministic_debug_mode(before[2])
+        deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
 
 
 def draws(spec: MemberSpec) -> bool:

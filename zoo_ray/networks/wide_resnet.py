@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn.functional import dropout
 
+from zoo_ray.networks import on_gpu
+
 
 class WideResNet(nn.Module):
     """WRN-depth-width: three groups of (depth - 4) / 6 blocks, then the mean over the image.
@@ -38,7 +40,7 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.blocks(self.conv(x))).relu_()
+        x = _norm_relu(self.blocks(self.conv(x)), self.norm)
         return x.mean(dim=(2, 3))
 
 
@@ -58,13 +60,19 @@ class _Block(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.norm1(x).relu_()
-        inner = self.norm2(self.conv1(activated)).relu_()
+        activated = _norm_relu(x, self.norm1)
+        inner = _norm_relu(self.conv1(activated), self.norm2)
         if self.dropout:
             inner = dropout(inner, p=self.dropout, training=self.training)
         around = x if self.around is None else self.around(activated)
         result: torch.Tensor = self.conv2(inner) + around
         return result
+
+
+def _norm_relu(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
+    gpu = on_gpu.kernels(x) if norm.training else None
+    result: torch.Tensor = norm(x).relu_() if gpu is None else gpu.norm_relu(x, norm, pool=False)
+    return result
 
 
 def _conv3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:

@@ -1,0 +1,41 @@
+"""Whether networks of ours train with kernels of ours: on a GPU that Triton compiles for."""
+
+import logging
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import nn
+
+log = logging.getLogger("zoo_ray")
+
+_MOST = 2**31 - 1  # elements: the kernels count in 32 bits
+
+
+def kernels(x: torch.Tensor) -> ModuleType | None:
+    """`zoo_ray.networks.triton_norm`, if it takes a tensor; None: torch's own operators do."""
+    return _kernels(x.device) if x.is_cuda and x.numel() <= _MOST else None
+
+
+def name(device: torch.device) -> str | None:
+    """What to call them in the record of what decides bits; None without."""
+    module = _kernels(device) if device.type == "cuda" else None
+    return None if module is None else f"triton {module.triton.__version__}"
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    try:
+        from zoo_ray.networks import triton_norm
+
+        # It compiles with a C compiler that may not be there, for GPUs that may be too old.
+        with torch.enable_grad():
+            x = torch.ones(2, 16, 4, 4, device=device, requires_grad=True)
+            norm = nn.BatchNorm2d(16, device=device)
+            y = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
+            torch.autograd.grad(y.sum(), x)
+    except Exception as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        log.warning("Triton does not work here (%s): a fit is slower without", said[0])
+        return None
+    return triton_norm
