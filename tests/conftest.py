@@ -1,8 +1,12 @@
 """Fixtures that several files share. That this file is here puts `toys` on the path."""
 
 import importlib
+import os
 import sys
 import uuid
+
+# Triton's interpreter runs the kernels for GPUs on this processor; it reads this when imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import hypothesis
 import pytest

@@ -23,11 +23,25 @@ def plan(given, *, threads=1, members=100, **asked):
 
 
 def test_auto_takes_the_free_gpus_one_each():
-    assert plan(offer(16, 4)) == WorkerPlan(count=4, cpus=1, gpus=1)
+    assert plan(offer(16, 4)) == WorkerPlan(count=4, cpus=1, gpus=1, fits=8)
 
 
 def test_auto_takes_the_free_cpus_where_no_gpu_is_free():
     assert plan(offer(8, 0, nodes=((8, 4),))) == WorkerPlan(count=8, cpus=1, gpus=0)
+
+
+def test_a_worker_fits_several_members_at_once_on_a_gpu_of_its_own():
+    assert plan(offer(16, 4)).fits == 8
+    assert plan(offer(16, 4), gpus=0.5).fits == 1
+    assert plan(offer(16)).fits == 1
+    assert plan(offer(16), fits=3).fits == 3
+    assert plan(offer(16, 4), fits=2).fits == 2
+    assert plan(offer(1, 1), count=0).fits == 1
+
+
+def test_members_are_spread_over_the_gpus_before_they_share_one():
+    assert plan(offer(16, 4), members=3) == WorkerPlan(count=3, cpus=1, gpus=1, fits=1)
+    assert plan(offer(16, 4), members=9) == WorkerPlan(count=4, cpus=1, gpus=1, fits=3)
 
 
 def test_auto_gives_a_worker_a_cpu_per_thread():
@@ -47,7 +61,7 @@ def test_fractions_of_a_gpu_share_it():
 
 
 def test_a_gpu_worker_without_cpus_is_possible():
-    assert plan(offer(0, 2), cpus=0) == WorkerPlan(count=2, cpus=0, gpus=1)
+    assert plan(offer(0, 2), cpus=0) == WorkerPlan(count=2, cpus=0, gpus=1, fits=8)
 
 
 def test_no_workers_means_this_process_whatever_its_cpus():

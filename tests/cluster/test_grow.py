@@ -55,6 +55,15 @@ def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
     assert seen[-1].work_share == 1.0
 
 
+def test_one_worker_that_fits_three_members_at_once_grows_the_same_zoo(oracle, tmp_path):
+    """As on a GPU."""
+    keys = {"workers.count": 1, "workers.fits": 3}
+    seen = []
+    result = grow(quickstart(tmp_path, **keys), name="quickstart", on_progress=seen.append)
+    assert result.growth.digest() == oracle.growth.digest()
+    assert max(len(progress.fits) for progress in seen) == 3
+
+
 def test_a_grown_zoo_is_read_and_not_fitted(oracle):
     again = grow(quickstart(oracle.store, **{"workers.count": 2}), name="quickstart")
     assert (again.fitted, again.read) == (0, 5)

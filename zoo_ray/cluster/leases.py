@@ -19,12 +19,12 @@ factor from 1.5 to 8 gives some percent more speed and 5% to 20% fewer fits than
 
 @dataclass(frozen=True, eq=False)
 class Worker:
-    """A worker's process, as it names itself.
+    """What fits one member at a time, a process or a thread of one, as it names itself.
 
     Attributes:
         rank: its place among a run's workers; a process that dies is followed by another of the
             same rank.
-        id: unique to the process.
+        id: unique to it.
         node: the node it runs on.
         place: what it computes on (a GPU, a CPU), unique in the cluster: workers that share a GPU
             have one place.

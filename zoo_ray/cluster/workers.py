@@ -3,6 +3,7 @@
 import os
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
@@ -86,6 +87,7 @@ def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
                 "store": job.store,
                 "call": job.call,
                 "device": job.workers.device,
+                "fits": job.workers.fits,
                 "first_rank": first_rank,
                 "checkpoint_s": job.checkpoint_s,
                 "images": [job.images],
@@ -113,27 +115,42 @@ class _Dropped(Exception):
 
 
 def pull(config: dict[str, Any]) -> None:
-    """A worker's life: lease, fit, publish, until there is nothing left.
+    """The life of a worker's process: one worker, or several in threads that share its GPU.
 
     Args:
         config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `device` (of
-            torch), `first_rank` (see `run_group`) and `images` (references to the tasks, nested).
+            torch), `fits` (at once), `first_rank` (see `run_group`) and `images` (references to the
+            tasks, nested).
     """
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
     driver = config["driver"]
     try:
-        from zoo_ray.fitting import fit_from_store
-        from zoo_ray.members.fit import release_memory
+        import zoo_ray.fitting  # noqa: F401
 
         store = Store(config["store"])
     except Exception as error:  # packages or credentials that this node lacks
         ask(driver.cannot_work, FailedFit.of(error).message)
         return
-    (references,) = config["images"]
-    worker = _this_worker(config["device"], first_rank=config["first_rank"])
-    tasks: dict[int, Task] = {}
+    fits: int = config["fits"]
+    rank = (config["first_rank"] + ray.train.get_context().get_world_rank()) * fits
+    workers = [_worker(config["device"], rank=rank + number) for number in range(fits)]
+    if fits == 1:
+        _pull(workers[0], config, store)
+        return
+    with ThreadPoolExecutor(fits) as threads:
+        for _ in threads.map(lambda worker: _pull(worker, config, store), workers):
+            pass  # raises what a thread has raised
 
+
+def _pull(worker: Worker, config: dict[str, Any], store: Store) -> None:
+    """A worker's life: lease, fit, publish, until there is nothing left."""
+    from zoo_ray.fitting import fit_from_store
+    from zoo_ray.members.fit import release_memory
+
+    driver = config["driver"]
+    (references,) = config["images"]
+    tasks: dict[int, Task] = {}
     while (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
         for position in wanted.tasks:
@@ -174,12 +191,12 @@ def pull(config: dict[str, Any]) -> None:
         release_memory()
 
 
-def _this_worker(device: str, *, first_rank: int) -> Worker:
+def _worker(device: str, *, rank: int) -> Worker:
     context = ray.get_runtime_context()
     unique, node = uuid.uuid4().hex, context.get_node_id()
     computes_on = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else unique
     return Worker(
-        rank=first_rank + ray.train.get_context().get_world_rank(),
+        rank=rank,
         id=unique,
         node=node,
         place=f"{node} {computes_on}",

@@ -89,7 +89,8 @@ def fit(
         network = _new_network(spec, tasks, alive=wait)
         if torch.device(device).type == "cuda":
             needed = fit_bytes(network, spec, tasks)
-            held.enter_context(room(needed, device=device, alive=wait))
+            # CUDA lets nobody draw while somebody captures a graph.
+            held.enter_context(room(needed, device=device, alone=draws(spec), alive=wait))
             held.enter_context(_own_stream(device))
         network = network.to(device).to(memory_format=torch.channels_last)
         training = Training(network, spec)

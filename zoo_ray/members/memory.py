@@ -30,6 +30,7 @@ class _Device:
     usable: int
     taken: int = 0
     fits: int = 0
+    is_one_alone: bool = False
 
 
 _devices: dict[str, _Device] = {}
@@ -61,12 +62,13 @@ def fit_bytes(network: MultiHead, spec: MemberSpec, tasks: Sequence[Task]) -> in
 
 
 @contextmanager
-def room(needed: int, *, device: str, alive: Callable[[], None]) -> Iterator[None]:
+def room(needed: int, *, device: str, alone: bool, alive: Callable[[], None]) -> Iterator[None]:
     """Room for a fit on a GPU, once those of this process that are there leave it so much.
 
     Args:
         needed: bytes.
         device: of torch.
+        alone: whether no other fit of this process may be there.
         alive: called twice a second while it waits.
 
     Raises:
@@ -74,7 +76,7 @@ def room(needed: int, *, device: str, alive: Callable[[], None]) -> Iterator[Non
     """
     here = _device(device)
     with here.changed:
-        while here.fits and here.taken + needed > here.usable:
+        while here.fits and (alone or here.is_one_alone or here.taken + needed > here.usable):
             here.changed.wait(_WAIT_S)
             alive()
         if needed > here.usable:
@@ -85,12 +87,14 @@ def room(needed: int, *, device: str, alive: Callable[[], None]) -> Iterator[Non
             )
         here.taken += needed
         here.fits += 1
+        here.is_one_alone = alone
     try:
         yield
     finally:
         with here.changed:
             here.taken -= needed
             here.fits -= 1
+            here.is_one_alone = False
             here.changed.notify_all()
 
 

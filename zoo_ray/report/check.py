@@ -47,7 +47,8 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
         "settled",
         f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
         f"{offer.gpus:g} of {offer.max_gpus:g} GPUs are free",
-        f"workers: {workers.count}, each with {workers.cpus:g} CPUs and {workers.gpus:g} GPUs"
+        f"workers: {workers.count}, each with {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, "
+        f"for {workers.fits} fits at once"
         if workers.count
         else "workers: 0 (this process fits)",
     )
