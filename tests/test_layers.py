@@ -24,7 +24,7 @@ LAYERS = [
     {"zoo_ray.progress", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.diary", "zoo_ray.failures"},
     {"zoo_ray.search", "zoo_ray.outcomes"},
     {"zoo_ray.fitting"},
-    {"zoo_ray.sequential", "zoo_ray.stored"},
+    {"zoo_ray.sequential", "zoo_ray.stored", "zoo_ray.stored_studies"},
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},

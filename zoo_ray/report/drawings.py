@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.report.figures import (
+    BLUE,
     GRID,
     INK,
     MUTED,
@@ -29,10 +30,11 @@ from zoo_ray.report.figures import (
 )
 from zoo_ray.zoo.boosting import Floats
 
-_ACCENT, _SECOND = "#3b6ea5", "#c2410c"
+PAPER = "#fffffe"  # that of the page, where white is white
+_ACCENT, _SECOND = BLUE, "#c2410c"
 _MOST_NUMBERS = 16
 # Colours of the page, which differ in the dark.
-_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,9 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
         figure, axes = plt.subplots(
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
-        image = _heat(axes, 100 * accuracy, form="{:.0f}")
+        image = heat(axes, 100 * accuracy, form="{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
-        axes.set_xticks(range(columns), [short(name) for name in tasks], **_SLANTED)
+        axes.set_xticks(range(columns), [short(name) for name in tasks], **SLANTED)
         axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
         axes.set_ylabel("after episode")
         return figure
@@ -255,10 +257,10 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
             axes.set_axis_off()
         for axes, (task, (classes, counts)) in zip(grid.flat, confusions.items(), strict=False):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            _heat(axes, shares, form="{:.0f}", ends=(0, 100))
+            heat(axes, shares, form="{:.0f}", ends=(0, 100))
             names = [short(name)[:10] for name in classes]
             many = len(classes) > 10
-            slant = _SLANTED if max(map(len, names)) > 2 else {}
+            slant = SLANTED if max(map(len, names)) > 2 else {}
             axes.set_xticks([] if many else range(len(classes)), [] if many else names, **slant)
             axes.set_yticks([] if many else [*range(len(classes))], labels=[] if many else names)
             axes.tick_params(labelsize=7)
@@ -287,8 +289,14 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
     )
 
 
-def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
-    """Mean accuracy of the tasks seen against the episode: mean over seeds, and their spread."""
+def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comparison") -> Drawing:
+    """Mean accuracy of the tasks seen against the episode: mean over seeds, and their spread.
+
+    Args:
+        matrices: A[e, i] for each seed, by what they are of; of one episode: a line across.
+        name: of the files.
+    """
+    most = max(len(several[0]) for several in matrices.values())
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -296,15 +304,18 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
         ends = []
         for several, colour in zip(matrices.values(), colours, strict=True):
             lines = 100 * np.array([np.nanmean(matrix, axis=1) for matrix in several])
-            episodes = np.arange(1, lines.shape[1] + 1)
+            once = lines.shape[1] == 1 < most
+            episodes = np.array([1, most]) if once else np.arange(1, lines.shape[1] + 1)
+            lines = np.broadcast_to(lines, (len(lines), len(episodes)))
             mean = lines.mean(axis=0)
-            axes.plot(episodes, mean, "o-", color=colour, ms=4, lw=1.8)
+            style: dict[str, Any] = {"ls": (0, (4, 2))} if once else {"marker": "o", "ms": 4}
+            axes.plot(episodes, mean, color=colour, lw=1.8, **style)
             if len(lines) > 1:
                 spread = lines.std(axis=0, ddof=1)
                 axes.fill_between(episodes, mean - spread, mean + spread, color=colour, alpha=0.2)
             ends.append(float(mean[-1]))
         label_ends(axes, ends, [short(name) for name in matrices], list(colours))
-        axes.set_xticks(whole_ticks(max(len(m[0]) for m in matrices.values())))
+        axes.set_xticks(whole_ticks(most))
         axes.set_xlabel("episode")
         axes.set_ylabel("mean accuracy of the tasks seen (%)")
         return figure
@@ -314,19 +325,22 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
         for name, several in matrices.items()
     }
     listed = ", ".join(f"{name} {value:.2f}%" for name, value in finals.items())
+    caption = "A line is the mean over seeds, its band one standard deviation to either side."
+    if any(len(several[0]) == 1 < most for several in matrices.values()):
+        caption += " Dashed across: all tasks at once, in one episode."
     return Drawing(
-        "comparison",
+        name,
         "Accuracy against episode, side by side",
         f"In the end: {listed}.",
-        "A line is the mean over seeds, its band one standard deviation to either side.",
+        caption,
         draw,
     )
 
 
-_SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
+SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 
 
-def _heat(
+def heat(
     axes: Axes, values: Floats, *, form: str, ends: tuple[float, float] | None = None
 ) -> AxesImage:
     """A heat map, with its numbers where they are few."""
