@@ -457,7 +457,9 @@ def _parser() -> argparse.ArgumentParser:
     predictor.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     predictor.set_defaults(command=predict)
     reporter = commands.add_parser(
-        "report", parents=[output], help="write a page about grown runs, with figures and tables"
+        "report",
+        parents=[output],
+        help="write a page about runs or a comparison: figures and tables",
     )
     reporter.add_argument(
         "names", metavar="NAME", nargs="+", help="of runs, a comparison, or what compete did"

@@ -11,6 +11,7 @@ from toys import write_idx_dataset
 import run_cluster
 import zoo_ray
 from zoo_ray.config import validate_config
+from zoo_ray.report.html import timeline_section
 from zoo_ray.report.page import report_page
 from zoo_ray.store import Store
 from zoo_ray.store.upkeep import verify
@@ -115,23 +116,29 @@ def test_the_numbers_are_those_of_the_run(grown):
 
 def test_the_time_line_is_that_of_the_run_or_says_why_there_is_none(grown, tmp_path):
     run = grown["continual", 0]
-    page = report_page([run])
-    rows = list(csv.DictReader(io.StringIO(page.files["timeline.csv"].decode())))
+    store = Store(str(shutil.copytree(run._store.address, tmp_path / "store")))
+    episodes = {member.digest: member.episode for member in run.members}
+
+    def shown():
+        files = {}
+        read = StoredRun(store, run.name).timeline
+        told = {"name": "timeline", "episodes": episodes, "missing": "nobody wrote it"}
+        return timeline_section(read, files, **told), files
+
+    section, files = shown()
+    rows = list(csv.DictReader(io.StringIO(files["timeline.csv"].decode())))
     assert [row["digest"] for row in rows] == [member.digest for member in run.members]
     assert {row["kind"] for row in rows} == {"certain"}
-    assert "1 worker, 3 fits, " in page.html
-    store = Store(shutil.copytree(run._store.address, tmp_path / "store"))
+    assert "1 worker, 3 fits, " in section
     path = f"runs/{run.name}/timeline.parquet"
-    for payload, told in ((b"PAR1 torn", "not a table; remove it"), (None, "by an older zoo_ray")):
-        if payload is None:
-            store.files.delete(path)
-        else:
-            store.files.replace(path, payload)
-            (problem,) = verify(store).problems
-            assert path in problem.problem
-        page = report_page([StoredRun(store, run.name)])
-        assert "timeline.png" not in page.files
-        assert told in page.html
+    store.files.replace(path, b"PAR1 torn")
+    (problem,) = verify(store).problems
+    assert path in problem.problem
+    section, files = shown()
+    assert "not a table; remove it" in section
+    assert files == {}
+    store.files.delete(path)
+    assert "There is none here: nobody wrote it." in shown()[0]
 
 
 def test_rounds_have_no_transfer(grown):

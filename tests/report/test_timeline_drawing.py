@@ -24,14 +24,14 @@ def test_sessions_follow_one_another_without_a_pause():
     assert line.begins.tolist() == [0, 1, 3, 4, 4, 8]
     assert line.ends.tolist() == [4, 3, 4, 8, 7, 12]
     assert (line.workers, line.span) == (2, 12)
-    kinds = ["certain", "early, used", "early, not used", "certain", "cut short", "certain"]
+    kinds = ["certain", "early and used", "early and unused", "certain", "cut short", "certain"]
     assert list(line.kinds) == kinds
     # Of two workers for 8 s, and one for 4.
     assert line.shares() == pytest.approx(
         {
             "certain": 12 / 20,
-            "early, used": 2 / 20,
-            "early, not used": 1 / 20,
+            "early and used": 2 / 20,
+            "early and unused": 1 / 20,
             "cut short": 3 / 20,
             "idle": 2 / 20,
         }
@@ -44,12 +44,12 @@ def test_the_words_say_what_the_drawing_shows():
     drawing = timeline_drawing(timeline_of(FITS, used={"a", "b"}))
     assert drawing.text == (
         "2 workers, 6 fits, 12.0 s in 2 sessions. Of the workers' time: 60% certain, "
-        "10% early, used, 5% early, not used, 15% cut short, 10% idle."
+        "10% early and used, 5% early and unused, 15% cut short, 10% idle."
     )
     assert "a dashed line" in drawing.caption
     assert "Cut short" in drawing.caption
     _, svg = drawing.render()
-    for word in ("worker 0", "worker 1", "early, not used", "idle", "seconds from"):
+    for word in ("worker 0", "worker 1", "early and unused", "idle", "seconds from"):
         assert word in svg
     assert "worker 2" not in svg
 

@@ -24,8 +24,9 @@ from zoo_ray.report.figures import (
     MUTED,
     STYLE,
     label_ends,
+    plain,
     plot_accuracy,
-    short,
+    short_names,
     whole_ticks,
 )
 from zoo_ray.zoo.boosting import Floats
@@ -66,6 +67,10 @@ class Drawing:
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
             plt.close(figure)
         return png.getvalue(), svg.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """As a notebook shows it."""
+        return self.render()[0]
 
 
 def themed(svg: str, *, name: str) -> str:
@@ -117,15 +122,15 @@ def transfer_drawing(
         figure, axes = plt.subplots(figsize=(8, size), layout="constrained")
         places = np.arange(len(tasks))[::-1]
         if forward is None:
-            axes.barh(places, backward, color=_ACCENT, height=0.6, label="backward")
+            axes.barh(places, backward, color=_ACCENT, height=0.6)
         else:
             axes.barh(places + 0.2, forward, color=_SECOND, height=0.36, label="forward")
             axes.barh(places - 0.2, backward, color=_ACCENT, height=0.36, label="backward")
+            axes.legend(frameon=False, loc="best")
         axes.axvline(0, color=INK, lw=1)
-        axes.set_yticks(places, [short(name) for name in tasks])
+        axes.set_yticks(places, short_names(tasks))
         axes.set_xlabel("percentage points of test accuracy")
         axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, loc="best")
         return figure
 
     mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
@@ -154,9 +159,10 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
         figure, axes = plt.subplots(
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
-        image = heat(axes, 100 * accuracy, form="{:.0f}")
+        narrow = 100 * np.nanmax(accuracy) - 100 * np.nanmin(accuracy) < 10
+        image = heat(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
-        axes.set_xticks(range(columns), [short(name) for name in tasks], **SLANTED)
+        axes.set_xticks(range(columns), short_names(tasks), **SLANTED)
         axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
         axes.set_ylabel("after episode")
         return figure
@@ -197,7 +203,7 @@ def members_drawing(
         axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
         axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
-        axes.set_yticks(range(len(tasks)), [short(name) for name in tasks])
+        axes.set_yticks(range(len(tasks)), short_names(tasks))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("member, in the order of episodes")
         axes.grid(visible=False)
@@ -231,7 +237,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
         axes.set_xlabel("members that know the task")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * accuracy[-1, task] for task in shown]
-        label_ends(axes, ends, [short(tasks[task]) for task in shown], list(colours))
+        label_ends(axes, ends, short_names(tasks)[: len(shown)], list(colours))
         return figure
 
     return Drawing(
@@ -255,16 +261,19 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
         )
         for axes in grid.flat[len(confusions) :]:
             axes.set_axis_off()
-        for axes, (task, (classes, counts)) in zip(grid.flat, confusions.items(), strict=False):
+        titles = short_names(list(confusions))
+        for axes, title, (classes, counts) in zip(
+            grid.flat, titles, confusions.values(), strict=False
+        ):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            heat(axes, shares, form="{:.0f}", ends=(0, 100))
-            names = [short(name)[:10] for name in classes]
+            heat(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
+            names = [plain(name[:10]) for name in classes]
             many = len(classes) > 10
             slant = SLANTED if max(map(len, names)) > 2 else {}
             axes.set_xticks([] if many else range(len(classes)), [] if many else names, **slant)
             axes.set_yticks([] if many else [*range(len(classes))], labels=[] if many else names)
             axes.tick_params(labelsize=7)
-            axes.set_title(short(task), fontsize=9, loc="left")
+            axes.set_title(title, fontsize=9, loc="left")
         return figure
 
     worst = max(
@@ -279,7 +288,9 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
     )
     words = f"Confusion matrices of {len(confusions)} tasks."
     if worst is not None:
-        words += f" Most often {worst[1]} is taken for {worst[2]}: {100 * worst[0]:.1f}%."
+        words += (
+            f" Most often {worst[1]} is taken for {worst[2]}: {100 * worst[0]:.1f}%, in {worst[3]}."
+        )
     return Drawing(
         "confusion",
         "What is taken for what",
@@ -314,7 +325,7 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
                 spread = lines.std(axis=0, ddof=1)
                 axes.fill_between(episodes, mean - spread, mean + spread, color=colour, alpha=0.2)
             ends.append(float(mean[-1]))
-        label_ends(axes, ends, [short(name) for name in matrices], list(colours))
+        label_ends(axes, ends, short_names(list(matrices)), list(colours))
         axes.set_xticks(whole_ticks(most))
         axes.set_xlabel("episode")
         axes.set_ylabel("mean accuracy of the tasks seen (%)")
@@ -341,15 +352,26 @@ SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anch
 
 
 def heat(
-    axes: Axes, values: Floats, *, form: str, ends: tuple[float, float] | None = None
+    axes: Axes,
+    values: Floats,
+    *,
+    form: str,
+    ends: tuple[float, float] | None = None,
+    least: float = -np.inf,
 ) -> AxesImage:
-    """A heat map, with its numbers where they are few."""
+    """A heat map, with its numbers where they are few.
+
+    Args:
+        form: of the numbers.
+        ends: of the colours; None: those of the values.
+        least: numbers below are not shown.
+    """
     low, high = ends or (np.nanmin(values), np.nanmax(values))
     image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if max(values.shape) <= _MOST_NUMBERS:
-        for row, column in np.argwhere(~np.isnan(values)):
+        for row, column in np.argwhere(values >= least):
             dark = values[row, column] > low + 0.6 * (high - low)
             ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
             text = form.format(values[row, column])

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import matplotlib as mpl
@@ -37,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
 }
 _MOST_LABELS = 10
+_LONGEST = 24
 
 
 def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> bytes:
@@ -86,7 +88,7 @@ def plot_accuracy(
     mean = 100 * np.nanmean(accuracy, axis=1)
     axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
     ends = [*(100 * accuracy[-1]), mean[-1]]
-    labels = [*(short(name) for name in tasks), "mean of the tasks seen"]
+    labels = [*short_names(tasks), "mean of the tasks seen"]
     inks = [*colours, INK]
     if len(tasks) > _MOST_LABELS:  # more would not fit; the order of colours is that of tasks
         kept = [0, len(tasks) - 1, len(tasks)]
@@ -299,7 +301,7 @@ def plot_gain(axes: Axes, found: Competition, tasks: Sequence[str]) -> None:
             # On the map's colours, by day and by night.
             ink = "white" if abs(value) > 0.6 * most else "#1b2430"
             axes.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink, fontsize=7)
-    names = [*(short(name) for name in tasks), "mean"]
+    names = [*short_names(tasks), "mean"]
     axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count + 1), names)
     axes.set_xlabel("fitted together with")
@@ -324,7 +326,7 @@ def plot_together(axes: Axes, together: Floats, tasks: Sequence[str]) -> None:
     axes.set_xlabel("tasks fitted together, in the order of the stream")
     axes.set_ylabel("test accuracy (%)")
     ends = [100 * together[-1, task] for task in range(count)]
-    label_ends(axes, ends, [short(name) for name in tasks[:count]], list(colours))
+    label_ends(axes, ends, short_names(tasks)[:count], list(colours))
 
 
 def _finish(axes: Axes, *, metric: str, title: str) -> None:
@@ -380,9 +382,23 @@ def _spread(values: Sequence[float], *, gap: float) -> list[float]:
     return [mean + i * gap for i, mean in enumerate(flat)]
 
 
-def short(name: str) -> str:
-    """A name as a figure shows it."""
-    return plain(name if len(name) <= 24 else name[:23] + "…")
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names as a figure shows them: long ones without what all begin with, or without a middle."""
+    words = [name.split(" ") for name in names]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    start = [column[0] for column in alike] if len(names) > 1 else []
+    too_long = max(map(len, names), default=0) > _LONGEST
+    left_out = len(start) if too_long and len(" ".join(start)) > _LONGEST // 2 else 0
+    rests = [" ".join(each[left_out:]) for each in words]
+    return [
+        plain(_cut(f"… {rest}" if rest and left_out else name))
+        for name, rest in zip(names, rests, strict=True)
+    ]
+
+
+def _cut(name: str) -> str:
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}"
 
 
 def plain(text: str) -> str:

@@ -106,9 +106,9 @@ def percent(value: float) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2430; --muted: #6b7280; --grid: #e5e7eb;
-  --paper: #ffffff; --card: #f5f7fa; --accent: #3b6ea5; }
+  --paper: #ffffff; --card: #f5f7fa; --shade: #1f24302e; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --muted: #9aa3b2; --grid: #333a47;
-  --paper: #14171d; --card: #1d222b; --accent: #7fb0e6; } }
+  --paper: #14171d; --card: #1d222b; --shade: #e6e9ef3d; } }
 @media print { :root { color-scheme: light; } section { break-inside: avoid; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 60rem; background: var(--paper);
@@ -120,15 +120,21 @@ h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; overflow-wrap: anywhere; }
 .cards div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 dt { color: var(--muted); font-size: .85rem; }
 dd { margin: 0; font-size: 1.35rem; font-weight: 600; }
-figure { margin: 0; overflow-x: auto; }
+figure { margin: 0; }
+figure, .wide { overflow-x: auto; /* a shadow where there is more to the side */
+  background: linear-gradient(to right, var(--paper) 40%, transparent) left / 2rem 100% local,
+    linear-gradient(to left, var(--paper) 40%, transparent) right / 2rem 100% local,
+    linear-gradient(to right, var(--shade), transparent) left / .7rem 100%,
+    linear-gradient(to left, var(--shade), transparent) right / .7rem 100%;
+  background-repeat: no-repeat; }
 figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
-@media print { figure svg { min-width: 0; } }
+@media print { figure svg { min-width: 0; } figure, .wide { background: none; } }
 .caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
-.wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 500; font-size: .85rem; }
 td:first-child, th:first-child, .named2 :is(td, th):nth-child(2) { text-align: left; }
+td:first-child:not(.named2 *), .named2 td:nth-child(2) { min-width: 9rem; }
 h2.part { font-size: 1.4rem; border-top: 1px solid var(--grid); padding-top: 1.6rem; }
 pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto;
   font-size: .8rem; }

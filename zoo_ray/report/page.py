@@ -93,7 +93,7 @@ def report_page(
 
 
 def run_drawings(run: StoredRun) -> list[Drawing]:
-    """The figures of a run, but for the time line."""
+    """The figures of a run; but for the time line, which may have to be explained."""
     names = [task.name for task in run.tasks]
     beside = run.isolated()
     isolated = None if beside is None else np.diagonal(beside.accuracy)

@@ -13,7 +13,7 @@ from zoo_ray.report.figures import (
     plot_contenders,
     plot_gain,
     plot_together,
-    short,
+    short_names,
 )
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -52,7 +52,7 @@ def tasks_drawing(names: Sequence[str], final: Floats, tasks: Sequence[str]) -> 
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         image = heat(axes, 100 * final, form="{:.1f}")
         figure.colorbar(image, label="test accuracy (%)")
-        axes.set_xticks(range(len(tasks)), [short(name) for name in tasks], **SLANTED)
+        axes.set_xticks(range(len(tasks)), short_names(tasks), **SLANTED)
         axes.set_yticks(range(len(names)), [plain(name) for name in names])
         return figure
 

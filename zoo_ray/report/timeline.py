@@ -16,7 +16,7 @@ from zoo_ray.report.figures import GRID, INK, MUTED
 from zoo_ray.store import FitTime
 from zoo_ray.zoo.boosting import Floats
 
-CERTAIN, USED, UNUSED, CUT_SHORT = "certain", "early, used", "early, not used", "cut short"
+CERTAIN, USED, UNUSED, CUT_SHORT = "certain", "early and used", "early and unused", "cut short"
 _COLOURS = {CERTAIN: "#3b6ea5", USED: "#8fbde3", UNUSED: "#e08a3c", CUT_SHORT: MUTED}
 _INKS = {CERTAIN: "white", USED: "#1b2430", UNUSED: "#1b2430", CUT_SHORT: "white"}
 _MOST_ROWS = 64
