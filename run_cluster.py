@@ -459,7 +459,7 @@ def _parser() -> argparse.ArgumentParser:
     reporter = commands.add_parser(
         "report",
         parents=[output],
-        help="write a page about runs or a comparison: figures and tables",
+        help="write a page about runs or a comparison, with figures",
     )
     reporter.add_argument(
         "names", metavar="NAME", nargs="+", help="of runs, a comparison, or what compete did"

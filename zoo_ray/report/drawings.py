@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 
 mpl.use("Agg")
 
@@ -160,7 +161,7 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
         narrow = 100 * np.nanmax(accuracy) - 100 * np.nanmin(accuracy) < 10
-        image = heat(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
+        image = _heat(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
         axes.set_xticks(range(columns), short_names(tasks), **SLANTED)
         axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
@@ -266,7 +267,7 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
             grid.flat, titles, confusions.values(), strict=False
         ):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            heat(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
+            _heat(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
             names = [plain(name[:10]) for name in classes]
             many = len(classes) > 10
             slant = SLANTED if max(map(len, names)) > 2 else {}
@@ -351,7 +352,7 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
 SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 
 
-def heat(
+def _heat(
     axes: Axes,
     values: Floats,
     *,
@@ -368,12 +369,24 @@ def heat(
     """
     low, high = ends or (np.nanmin(values), np.nanmax(values))
     image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
+    shown = np.where(values >= least, values, np.nan)
+    write_numbers(axes, shown, form=form, dark=values > low + 0.6 * (high - low))
+    return image
+
+
+def write_numbers(axes: Axes, values: Floats, *, form: str, dark: npt.NDArray[np.bool_]) -> None:
+    """Write a heat map's numbers into its cells, where they are few.
+
+    Args:
+        values: NaN: none is shown.
+        form: of the numbers.
+        dark: which cells are.
+    """
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if max(values.shape) <= _MOST_NUMBERS:
-        for row, column in np.argwhere(values >= least):
-            dark = values[row, column] > low + 0.6 * (high - low)
-            ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
+        for row, column in np.argwhere(~np.isnan(values)):
+            # On the map's colours, by day and by night.
+            ink = "white" if dark[row, column] else "#1b2430"
             text = form.format(values[row, column])
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
-    return image

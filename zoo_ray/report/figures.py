@@ -240,7 +240,7 @@ def plot_contenders(
         axes.plot(100 * np.array(values), [place] * len(values), "o", color=BLUE, alpha=0.55, ms=6)
         axes.plot(mean, place, "|", color=INK, ms=18, mew=2.4)
         axes.annotate(
-            f"{mean:.2f}   {taken:,.0f} images",
+            f"{mean:.2f} · {taken:,.0f} images",
             xy=(1.0, place),
             xycoords=("axes fraction", "data"),
             xytext=(8, 0),
@@ -355,16 +355,21 @@ def label_ends(
     order = sorted(range(len(values)), key=lambda i: (values[i], -i))
     places = _spread([values[i] for i in order], gap=(high - low) / 18)
     for i, place in zip(order, places, strict=True):
-        axes.annotate(
-            f"{labels[i]}  {values[i]:.1f}",
-            xy=(1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colours[i],
-            annotation_clip=False,
-        )
+        # The text is not in the line's colour, which may be hard to read by day or by night.
+        for text, shift, colour in (
+            ("●", 6, colours[i]),
+            (f"{labels[i]}  {values[i]:.1f}", 18, INK),
+        ):
+            axes.annotate(
+                text,
+                xy=(1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(shift, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                annotation_clip=False,
+            )
 
 
 def _spread(values: Sequence[float], *, gap: float) -> list[float]:

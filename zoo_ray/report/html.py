@@ -131,10 +131,11 @@ figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
 @media print { figure svg { min-width: 0; } figure, .wide { background: none; } }
 .caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+td { white-space: nowrap; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 500; font-size: .85rem; }
 td:first-child, th:first-child, .named2 :is(td, th):nth-child(2) { text-align: left; }
-td:first-child:not(.named2 *), .named2 td:nth-child(2) { min-width: 9rem; }
+td:first-child:not(.named2 *), .named2 td:nth-child(2) { min-width: 9rem; white-space: normal; }
 h2.part { font-size: 1.4rem; border-top: 1px solid var(--grid); padding-top: 1.6rem; }
 pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto;
   font-size: .8rem; }

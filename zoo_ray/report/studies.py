@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from zoo_ray.report.drawings import SLANTED, Drawing, heat
+from zoo_ray.report.drawings import SLANTED, Drawing, write_numbers
 from zoo_ray.report.figures import (
     gain_axes,
     plain,
@@ -50,8 +50,11 @@ def tasks_drawing(names: Sequence[str], final: Floats, tasks: Sequence[str]) -> 
     def draw() -> Figure:
         size = (min(3 + 0.55 * len(tasks), 12), min(1.8 + 0.45 * len(names), 12))
         figure, axes = plt.subplots(figsize=size, layout="constrained")
-        image = heat(axes, 100 * final, form="{:.1f}")
-        figure.colorbar(image, label="test accuracy (%)")
+        beyond = 100 * (final - final.mean(axis=0))
+        most = float(np.abs(beyond).max()) or 1.0
+        image = axes.imshow(beyond, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+        write_numbers(axes, 100 * final, form="{:.1f}", dark=np.abs(beyond) > 0.6 * most)
+        figure.colorbar(image, label="points beyond the mean")
         axes.set_xticks(range(len(tasks)), short_names(tasks), **SLANTED)
         axes.set_yticks(range(len(names)), [plain(name) for name in names])
         return figure
@@ -64,7 +67,8 @@ def tasks_drawing(names: Sequence[str], final: Floats, tasks: Sequence[str]) -> 
         "Accuracy of each task in the end",
         f"A heat map of {len(names)} contenders by {len(tasks)} tasks. They differ most on "
         f"{tasks[widest]}, by {spread[widest]:.1f} points; best there is {best}.",
-        "Read down a column: who is best at a task. Means over seeds.",
+        "Numbers are test accuracy in %, means over seeds. Read down a column: blue is better at "
+        "the task than the contenders' mean, red worse.",
         draw,
     )
 

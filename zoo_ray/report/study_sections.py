@@ -119,7 +119,8 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
         if c.problem
     )
     sections = [
-        f"<p>{len(study.contenders)} ways to grow a zoo, side by side.</p>"
+        f"<p>{len(study.contenders)} ways to grow a zoo, side by side. Each zoo is a run of its "
+        f"own, as {escape(study.run_names[0])}.</p>"
         f"<section>{table(header, rows)}<p class=caption>In %{over}; differences, and forward "
         f"transfer (learning accuracy minus Isolated's), are paired by seed.</p></section>{failed}"
     ]

@@ -156,17 +156,15 @@ def timeline_drawing(
         return figure
 
     several = len(line.sessions)
-    caption = (
-        "A row is a worker, a bar the fit of a member; numbers are episodes. "
-        if in_rows and episodes
-        else "A row is a worker, a bar the fit of a member. "
-        if in_rows
-        else "How many workers fitted what, over time. "
-    )
-    caption += (
-        "Early: fitted before it was certain that the zoo would want the member; what is not used "
-        "does not change the zoo."
-    )
+    caption = "How many workers fitted what, over time."
+    if in_rows:
+        numbers = "; numbers are episodes" if episodes else ""
+        caption = f"A row is a worker, a bar the fit of a member{numbers}."
+    if {USED, UNUSED} & set(line.kinds):
+        caption += (
+            " Early: fitted before it was certain that the zoo would want the member; what is "
+            "unused does not change the zoo."
+        )
     if CUT_SHORT in line.kinds:
         caption += " Cut short: the fit failed, or its worker or the command ended."
     if several > 1:
