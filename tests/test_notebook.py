@@ -34,11 +34,10 @@ def test_every_cell_runs_and_shows_what_it_says(monkeypatch, tmp_path, capsys):
         if isinstance(last, ast.Expr):  # what a notebook shows below the cell
             shown.append(eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names))
     plt.close("all")
-    metrics, accuracy, printed, *figures, members = shown
-    assert metrics.average_accuracy > 0.97
+    metrics, accuracy, *figures, members = shown
+    assert metrics.average_accuracy > 0.9
     assert accuracy.shape == (5, 5)
-    assert printed is None
-    assert capsys.readouterr().out.startswith("forward transfer ")
+    assert capsys.readouterr().out.count("transfer forward") == 3
     assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in figures)
     assert "A cross is Isolated" in figures[0].caption
     assert [tasks for _, tasks, _ in members][:2] == [(0,), (0, 1)]

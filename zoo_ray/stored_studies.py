@@ -113,6 +113,13 @@ class StoredStudy:
         folders = [comparison_folder(self.name), *map(run_folder, self.run_names)]
         return [fit for folder in folders for fit in self.store.read_timeline(folder)]
 
+    def first_run(self) -> StoredRun | None:
+        """The first of its runs that can still be read."""
+        for name in self.run_names:
+            with contextlib.suppress(UserError):  # it was removed
+                return StoredRun(self.store, name)
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCompetition(StoredStudy):

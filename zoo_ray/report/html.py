@@ -130,6 +130,7 @@ figure, .wide { overflow-x: auto; /* a shadow where there is more to the side */
 figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
 @media print { figure svg { min-width: 0; } figure, .wide { background: none; } }
 .caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
+section > .wide:first-child { margin-top: 1.4rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 td { white-space: nowrap; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }

@@ -57,14 +57,14 @@ def report_page(
     """
     files: dict[str, bytes] = {}
     sections: list[str] = []
-    title = " and ".join(dict.fromkeys(study.name for study in (competition, comparison) if study))
+    title = " and ".join(dict.fromkeys(s.name for s in (competition, comparison) if s))
     if competition is not None:
         sections += competition_sections(competition, files)
     if comparison is not None:
         sections += comparison_sections(comparison, files)
-        first = next((several[0] for several in comparison.runs if several), None)
-        if first is not None and not runs:
-            sections.append(_configuration(first))
+    study = comparison or competition
+    if study is not None and not runs and (grown := study.first_run()) is not None:
+        sections.append(_configuration(grown))
     if len(runs) > 1:
         title = title or f"{len(runs)} runs"
         sections += _side_by_side(runs, files)
