@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from zoo_ray.claims import Claims
-from zoo_ray.diary import Diary, Timeline
+from zoo_ray.diary import Diary
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, SpecFailed, record_failure
 from zoo_ray.fitting import fit_from_store
@@ -14,6 +14,7 @@ from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
 from zoo_ray.store import Store
 from zoo_ray.task import Task
+from zoo_ray.timeline import Timeline
 from zoo_ray.zoo.growth import Growth, Wanted
 
 

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import ZooConfig, validate
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.rules import Rules
-from zoo_ray.store import CorruptMember, FitTime, RunRecord, Store, TaskRecord, run_folder
+from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder
 from zoo_ray.task import Images
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics, metrics

@@ -10,8 +10,9 @@ from typing import Annotated, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import FitTime, Store, comparison_folder, run_folder
+from zoo_ray.store import Store, comparison_folder, run_folder
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition

@@ -1,7 +1,7 @@
 import pytest
 
+from zoo_ray.diary import FitTime
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
-from zoo_ray.store import FitTime
 
 
 def fit(worker, begin, end, digest, *, certain=True, ending="published", session="a", workers=2):

@@ -1,7 +1,8 @@
 import pytest
 
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import FitTime, Store
+from zoo_ray.store import Store
 from zoo_ray.store.payloads import table_to_bytes
 
 FIT = FitTime("one", 2, 1, 5.0, 6.5, True, "digest", "published")

@@ -12,13 +12,13 @@ from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job, RunJob
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
-from zoo_ray.diary import Timeline
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import NONE, FitState, Progress, Speculative, Work
 from zoo_ray.replay import drop, fold, not_shared
 from zoo_ray.store import CorruptMember, Store
+from zoo_ray.timeline import Timeline
 from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo_ray.diary import Diary
-from zoo_ray.store import Ending
+from zoo_ray.diary import Diary, Ending
 from zoo_ray.zoo.growth import Wanted
 
 MAX_LOST_FITS = 3

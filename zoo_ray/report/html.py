@@ -5,11 +5,11 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.outcomes import Spread
 from zoo_ray.report.drawings import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
-from zoo_ray.store import FitTime
 from zoo_ray.stored_studies import SpreadRecord
 from zoo_ray.zoo.boosting import Floats
 

@@ -9,12 +9,9 @@ from zoo_ray.store.store import (
     run_folder,
     search_folder,
 )
-from zoo_ray.store.timeline import Ending, FitTime
 
 __all__ = [
     "CorruptMember",
-    "Ending",
-    "FitTime",
     "RunRecord",
     "SearchRecord",
     "Store",

@@ -15,6 +15,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from zoo_ray.address import parse_address
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint, Member
 from zoo_ray.members.spec import MemberSpec
@@ -43,7 +44,7 @@ from zoo_ray.store.records import (
     check_name,
 )
 from zoo_ray.store.retry import PATIENCE_S, StoreFailed
-from zoo_ray.store.timeline import FitTime, timeline_from_bytes, timeline_to_bytes
+from zoo_ray.store.timeline import timeline_from_bytes, timeline_to_bytes
 from zoo_ray.task import Predictions
 
 EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion.parquet"

@@ -2,39 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import get_args
 
+from zoo_ray.diary import Ending, FitTime
 from zoo_ray.store.payloads import CorruptPayload, table_from_bytes, table_to_bytes
-
-Ending = Literal["published", "left", "lost", "failed", "open"]
-"""How a fit ended: its member exists; it was told to stop, for something better or because nobody
-wants it; its worker ended or hung; it has no usable result; or nothing is known, since whoever kept
-the table ended first."""
-
-
-class FitTime(NamedTuple):
-    """A worker's time on a member.
-
-    Attributes:
-        session: names the life of the driver that noted it. Times of two sessions may be of two
-            machines' clocks.
-        workers: how many the session has.
-        worker: which of them, from 0.
-        begin, end: seconds since the epoch.
-        certain: whether the member was certain to be wanted when the fit began.
-        digest: of the member.
-        ending: how it ended.
-    """
-
-    session: str
-    workers: int
-    worker: int
-    begin: float
-    end: float
-    certain: bool
-    digest: str
-    ending: Ending
-
 
 _KINDS: dict[str, type] = {
     "session": str,
