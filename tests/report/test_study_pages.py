@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from toys import write_idx_dataset
@@ -66,7 +67,11 @@ def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
     assert (len(alone.runs), len(beside.runs)) == (0, 1)
     assert alone.competition.together.tolist()[-1] == competed.together.tolist()[-1]
     assert alone.competition.run_names == beside.competition.run_names
-    page = report_page(beside.runs, competition=beside.competition)
+    compared = find_stored(store, ["modes"]).comparison
+    page = report_page(beside.runs, comparison=compared, competition=beside.competition)
+    ids = re.findall(r'\bid="([^"]+)"', page.html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page.html)) <= set(ids)
     rows = table_of(page, "competition.csv")
     assert [row[0] for row in rows[1:]] == list(competed.tasks)
     for place, row in enumerate(rows[1:]):
