@@ -217,14 +217,13 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def report(arguments: argparse.Namespace, people: Console) -> int:
-    """Write a page about one or more grown runs."""
+    """Write a page about grown runs, a comparison, or a study of task competition."""
     from zoo_ray.report.page import report_page
-    from zoo_ray.stored import StoredRun
+    from zoo_ray.stored_studies import find_stored
 
-    store = _store(arguments)
-    runs = [StoredRun(store, name) for name in arguments.runs]
+    found = find_stored(_store(arguments), arguments.names)
     with people.status("drawing"):
-        page = report_page(runs)
+        page = report_page(found.runs, comparison=found.comparison, competition=found.competition)
     folder = Path(arguments.out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -458,9 +457,13 @@ def _parser() -> argparse.ArgumentParser:
     predictor.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     predictor.set_defaults(command=predict)
     reporter = commands.add_parser(
-        "report", parents=[output], help="write a page about grown runs, with figures and tables"
+        "report",
+        parents=[output],
+        help="write a page about runs or a comparison, with figures",
     )
-    reporter.add_argument("runs", metavar="RUN", nargs="+")
+    reporter.add_argument(
+        "names", metavar="NAME", nargs="+", help="of runs, a comparison, or what compete did"
+    )
     reporter.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     reporter.add_argument("--out", metavar="FOLDER", default="report", help="(report)")
     reporter.set_defaults(command=report)

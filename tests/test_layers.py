@@ -13,7 +13,15 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A module belongs to the longest name that it starts with, and imports from
 # its own layer and those below.
 LAYERS = [
-    {"zoo_ray", "zoo_ray.errors", "zoo_ray.keys", "zoo_ray.rules", "zoo_ray.stops", "zoo_ray.task"},
+    {
+        "zoo_ray",
+        "zoo_ray.diary",
+        "zoo_ray.errors",
+        "zoo_ray.keys",
+        "zoo_ray.rules",
+        "zoo_ray.stops",
+        "zoo_ray.task",
+    },
     {"zoo_ray.networks"},
     {"zoo_ray.address", "zoo_ray.config", "zoo_ray.offer", "zoo_ray.published"},
     {"zoo_ray.search.config", "zoo_ray.search.space"},
@@ -21,10 +29,16 @@ LAYERS = [
     {"zoo_ray.members"},
     {"zoo_ray.zoo"},
     {"zoo_ray.store"},
-    {"zoo_ray.progress", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.failures"},
+    {
+        "zoo_ray.progress",
+        "zoo_ray.replay",
+        "zoo_ray.claims",
+        "zoo_ray.timeline",
+        "zoo_ray.failures",
+    },
     {"zoo_ray.search", "zoo_ray.outcomes"},
     {"zoo_ray.fitting"},
-    {"zoo_ray.sequential", "zoo_ray.stored"},
+    {"zoo_ray.sequential", "zoo_ray.stored", "zoo_ray.stored_studies"},
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},

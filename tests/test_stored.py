@@ -95,6 +95,30 @@ def test_a_stored_run_is_what_was_grown(grown, folder):
     assert not np.isnan(again.accuracy[-1]).any()
 
 
+def test_isolated_is_found_without_reading_other_runs_tables(folder, grown, monkeypatch):
+    run, _ = grown
+    store = run._store
+    assert run.isolated() is None
+    zoo_ray.grow(config_of(folder, mode="isolated"), name="alone")
+    zoo_ray.grow(config_of(folder, mode="isolated", seed=1), name="another")
+    store.files.replace("runs/torn/run.json", b"{")
+    read: list[str] = []
+    files = type(store.files)
+    really_read = files.read
+    monkeypatch.setattr(
+        files, "read", lambda self, path: read.append(path) or really_read(self, path)
+    )
+    assert run.isolated().name == "alone"
+    assert [path for path in read if path.endswith(".parquet") and "/alone/" not in path] == []
+    # A comparison's runs are told by their names: none else is read.
+    zoo_ray.grow(config_of(folder), name="c.continual.0")
+    zoo_ray.grow(config_of(folder, mode="isolated"), name="c.isolated.0")
+    compared = StoredRun(store, "c.continual.0")
+    read.clear()
+    assert compared.isolated().name == "c.isolated.0"
+    assert {path.split("/")[1] for path in read} == {"c.isolated.0"}
+
+
 def test_the_package_is_cheap_to_import():
     code = "import sys, zoo_ray; print({'torch', 'ray', 'numpy'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -3,16 +3,18 @@
 *Model Zoo: A Growing "Brain" That Learns Continually*, Ramesh & Chaudhari, ICLR 2022.
 
 In a notebook: `run = zoo_ray.grow("configs/quickstart.yaml")`, or `run = zoo_ray.open("zoo_store",
-"quickstart")`; then `run.metrics`, `run.accuracy`, `run.predict(images=..., task=...)`.
+"quickstart")`; then `run.metrics`, `run.accuracy`, `run.predict(images=..., task=...)`, and
+`zoo_ray.figures(run)["accuracy"]`.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["UserError", "__version__", "grow", "open", "read_config"]
+__all__ = ["UserError", "__version__", "figures", "grow", "open", "read_config"]
 
 _HOMES = {
     "UserError": "zoo_ray.errors",
+    "figures": "zoo_ray.notebook",
     "grow": "zoo_ray.notebook",
     "open": "zoo_ray.notebook",
     "read_config": "zoo_ray.config",

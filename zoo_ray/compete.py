@@ -15,6 +15,7 @@ from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import not_shared
 from zoo_ray.run import without_nan
 from zoo_ray.store import comparison_folder
+from zoo_ray.stored_studies import COMPETING
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition, competition, mean_competition
 
@@ -55,8 +56,7 @@ class CompetitionResult:
         return {
             "competition": self.name,
             "store": self.store,
-            **_plain(self.tasks, self.mean, self.by_seed, self.together),
-            "seeds": list(self.seeds),
+            **_plain(self.tasks, self.seeds, self.mean, self.by_seed, self.together),
             "asked": self.asked,
             "fitted": self.fitted,
             "read": self.read,
@@ -92,7 +92,7 @@ def compete(
         raise UserError("benchmark.tasks: one task has none to compete with; give two at least")
     grown = grow_all(
         config,
-        contenders=[_contender(config, "pairs"), _contender(config, "together")],
+        contenders=[_contender(config, name) for name in COMPETING],
         seeds=seeds,
         name=name,
         matched=False,
@@ -110,9 +110,8 @@ def compete(
         together[several - 1, :several] = np.mean(of_all, axis=0)
     names = [task.name for task in grown.plan.tasks]
     folder = comparison_folder(name)
-    text = json.dumps(
-        {"format_version": 1, **_plain(names, mean, by_seed, together)}, indent=1, allow_nan=False
-    )
+    record = {"format_version": 1, **_plain(names, seeds, mean, by_seed, together)}
+    text = json.dumps(record, indent=1, allow_nan=False)
     from zoo_ray.report.figures import competition_figures  # imports matplotlib
 
     files = [grown.store.write_file(folder, "competition.json", text.encode())]
@@ -158,10 +157,15 @@ def _accuracies(zoo: Zoo, grown: Grown) -> dict[tuple[int, ...], list[float]]:
 
 
 def _plain(
-    tasks: Sequence[str], mean: Competition, by_seed: Sequence[Competition], together: Floats
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    mean: Competition,
+    by_seed: Sequence[Competition],
+    together: Floats,
 ) -> dict[str, Any]:
     return {
         "tasks": list(tasks),
+        "seeds": list(seeds),
         "alone": mean.alone.tolist(),
         "gain": without_nan(mean.gain),
         "gain_by_seed": [without_nan(one.gain) for one in by_seed],

@@ -1,7 +1,8 @@
-"""zoo_ray from Python, as the command line does it: `zoo_ray.grow`, `zoo_ray.open`."""
+"""zoo_ray from Python, as the command line does it: `zoo_ray.grow`, `open` and `figures`."""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo_ray import run
 from zoo_ray.benchmarks import Source
@@ -9,6 +10,9 @@ from zoo_ray.config import RunConfig, read_config
 from zoo_ray.progress import Progress
 from zoo_ray.store import Store
 from zoo_ray.stored import StoredRun
+
+if TYPE_CHECKING:
+    from zoo_ray.report.drawings import Drawing
 
 
 def grow(
@@ -53,3 +57,14 @@ def open(store: str, name: str) -> StoredRun:
         UserError: there is no such run, it is not grown yet, or it cannot be read.
     """
     return StoredRun(Store(store), name)
+
+
+def figures(run: StoredRun) -> "dict[str, Drawing]":
+    """The figures of a run's report, by name; a notebook shows each as a picture.
+
+    Raises:
+        UserError: a table of the run cannot be read.
+    """
+    from zoo_ray.report.page import run_drawings  # imports matplotlib
+
+    return {drawing.name: drawing for drawing in run_drawings(run)}

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from zoo_ray.claims import Claims
+from zoo_ray.diary import Diary
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, SpecFailed, record_failure
 from zoo_ray.fitting import fit_from_store
@@ -13,6 +14,7 @@ from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
 from zoo_ray.store import Store
 from zoo_ray.task import Task
+from zoo_ray.timeline import Timeline
 from zoo_ray.zoo.growth import Growth, Wanted
 
 
@@ -51,6 +53,8 @@ def grow_here(
     """
     work = Work(growth)
     claims = Claims(store, folder=folder)
+    diary = Diary()
+    timeline = Timeline(diary, store, folder=folder, workers=1)
     first_fit: float | None = None
 
     def show(*fits: FitState) -> Progress:
@@ -76,6 +80,7 @@ def grow_here(
             show(fit)
 
         report(None)
+        diary.begin(0, digest, certain=True)
         try:
             member = fit_from_store(
                 spec=wanted.spec,
@@ -88,13 +93,19 @@ def grow_here(
         except UserError:
             raise
         except Exception as error:  # in a network, say
+            diary.end(0, "failed")
+            timeline.write()
             why = FailedFit.of(error)
             line = record_failure(store, folder=folder, wanted=wanted, failed=why)
             raise SpecFailed(line, digest=digest) from error
         store.publish_member(wanted.spec, member, call=tally.call)
+        diary.end(0, "published")
+        if timeline.is_due():
+            timeline.write()
         if not deliver_stored(growth, store, digest, tally=tally):
             raise UserError(
                 f"store {store.shown}: {wanted.name} was written and cannot be read again; "
                 "check the disk, or give another --store"
             )
+    timeline.write()
     return show()

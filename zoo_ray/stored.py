@@ -1,6 +1,7 @@
 """A run as the store holds it: what it has learned, and what it predicts."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import ZooConfig, validate
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.rules import Rules
 from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder
@@ -17,6 +19,7 @@ from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics, metrics
 
 _MOST_NAMED = 12
+_READERS = 16  # a bucket answers slowly, but many at once
 
 
 @dataclass(frozen=True)
@@ -116,26 +119,46 @@ class StoredRun:
             ) from None
         return found
 
+    def timeline(self) -> list[FitTime]:
+        """Who fitted what and when; empty if nothing was recorded.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return self._store.read_timeline(run_folder(self.name))
+
     def isolated(self) -> "StoredRun | None":
         """A run in the same store that is Isolated, with the same tasks, recipe, seed and members
         per episode as this one, if there is one."""
         if self.rules.mode == "isolated" or not self.rules.arriving:
             return None
-        for summary in self._store.runs():
-            record = summary.record
-            if (
-                record is not None
-                and record.zoo.get("mode") == "isolated"
-                and record.recipe == self.record.recipe
-                and [t.digest for t in record.tasks] == [t.digest for t in self.tasks]
-                and all(
-                    record.zoo.get(key) == self.record.zoo.get(key)
-                    for key in ("seed", "members_per_episode")
-                )
-            ):
-                with contextlib.suppress(UserError):  # it is not grown yet
-                    return StoredRun(self._store, summary.name)
+        stem = self.name.split(".")[:-2]
+        sibling = ".".join([*stem, "isolated", str(self.rules.seed)])  # where `compare` grew both
+        if stem and self._is_isolated_of_us(sibling):
+            with contextlib.suppress(UserError):  # it is not grown yet
+                return StoredRun(self._store, sibling)
+        names = self._store.run_names()
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = pool.map(self._is_isolated_of_us, names)
+            for name in (name for name, fits in zip(names, found, strict=True) if fits):
+                with contextlib.suppress(UserError):
+                    return StoredRun(self._store, name)
         return None
+
+    def _is_isolated_of_us(self, name: str) -> bool:
+        record = None
+        with contextlib.suppress(UserError):  # whatever it is, it is not ours
+            record = self._store.read_run(name)
+        return (
+            record is not None
+            and record.zoo.get("mode") == "isolated"
+            and record.recipe == self.record.recipe
+            and [t.digest for t in record.tasks] == [t.digest for t in self.tasks]
+            and all(
+                record.zoo.get(key) == self.record.zoo.get(key)
+                for key in ("seed", "members_per_episode")
+            )
+        )
 
     def task(self, name: str | int) -> int:
         """The position of a task, by its name or its number (from 1).

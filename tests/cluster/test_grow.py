@@ -19,6 +19,7 @@ from zoo_ray.cluster.driver import RunDriver
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
+from zoo_ray.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -53,6 +54,11 @@ def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
     assert 0 < result.first_fit_s < result.wall_s
     assert max(len(progress.fits) for progress in seen) == 2
     assert seen[-1].work_share == 1.0
+    times = Store(str(tmp_path)).read_timeline("runs/quickstart")
+    published = {fit.digest for fit in times if fit.ending == "published"}
+    assert published >= {member.digest for member in result.growth.members()}
+    assert {fit.workers for fit in times} == {2}
+    assert any(not fit.certain for fit in times) == speculate
 
 
 def test_one_worker_that_fits_three_members_at_once_grows_the_same_zoo(oracle, tmp_path):

@@ -1,6 +1,7 @@
 """Which worker fits what."""
 
 from zoo_ray.cluster.leases import MAX_LOST_FITS, MUCH_BETTER, Leases, Worker
+from zoo_ray.diary import Diary
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.zoo.growth import Wanted
 from zoo_ray.zoo.schedule import Slot
@@ -346,3 +347,35 @@ def test_lower_turns_come_first_whenever_they_were_offered():
     for number, turn in ((1, (2, 0)), (2, (0, 1)), (3, (2, 0)), (4, (0, 0))):
         leases.offer(wanted(number), turn=turn)
     assert [take(leases, worker(rank)) for rank in range(4)] == [wanted(n) for n in (4, 2, 1, 3)]
+
+
+# ---- the diary
+
+
+def test_the_diary_says_who_held_what_for_how_long_and_how_it_ended():
+    seconds = iter(range(100))
+    leases = Leases(diary=Diary(clock=lambda: float(next(seconds))))
+    leases.offer(wanted(1))
+    leases.consider(wanted(2), worth=1.0)
+    leases.consider(wanted(3), worth=0.5)
+    take(leases, A)  # at 0
+    take(leases, B)  # at 1
+    leases.end(digest(1))  # at 2
+    take(leases, A)  # at 3
+    leases.dismiss(A)  # at 4
+    leases.give_back(B, digest(2))  # at 5
+    take(leases, B)  # at 6
+    leases.avoid(digest(2))  # at 7
+    leases.offer(wanted(4))
+    take(leases, B)  # at 8
+    noted = [(*fit[2:6], fit.digest, fit.ending) for fit in leases.diary.fits(workers=2)]
+    assert noted == [
+        (0, 0.0, 2.0, True, digest(1), "published"),
+        (0, 3.0, 4.0, False, digest(3), "lost"),
+        (1, 1.0, 5.0, False, digest(2), "left"),
+        (1, 6.0, 7.0, False, digest(2), "failed"),
+        (1, 8.0, 9.0, True, digest(4), "open"),
+    ]
+    leases.diary.close("left")
+    leases.end(digest(4))  # heard late
+    assert [fit.ending for fit in leases.diary.fits(workers=2)][-1] == "left"

@@ -11,7 +11,11 @@ from toys import write_idx_dataset
 import run_cluster
 import zoo_ray
 from zoo_ray.config import validate_config
+from zoo_ray.report.html import timeline_section
 from zoo_ray.report.page import report_page
+from zoo_ray.store import Store
+from zoo_ray.store.upkeep import verify
+from zoo_ray.stored import StoredRun
 
 VOID = {"meta", "link", "path", "use", "rect", "image", "br"}
 
@@ -87,10 +91,11 @@ def test_the_page_stands_alone_and_is_well_formed(grown, several):
     told = [
         value for tag, name, value in reader.attributes if (tag, name) == ("figure", "aria-label")
     ]
-    assert len(told) == (7 if several else 6)
+    assert len(told) == (8 if several else 7)
     assert all(len(text) > 30 for text in told)
     figures = {name for name in page.files if name.endswith(".png")}
-    assert {"accuracy.png", "transfer.png", "members.png", "confusion.png"} <= figures
+    kinds = ("accuracy", "transfer", "members", "confusion", "timeline")
+    assert {f"{kind}.png" for kind in kinds} <= figures
     assert all(page.files[name].startswith(b"\x89PNG") for name in figures)
 
 
@@ -107,6 +112,33 @@ def test_the_numbers_are_those_of_the_run(grown):
     alone = report_page([grown["continual", 1]])
     assert "Forward transfer needs an Isolated run" in alone.html
     assert run.isolated().name == grown["isolated", 0].name
+
+
+def test_the_time_line_is_that_of_the_run_or_says_why_there_is_none(grown, tmp_path):
+    run = grown["continual", 0]
+    store = Store(str(shutil.copytree(run._store.address, tmp_path / "store")))
+    episodes = {member.digest: member.episode for member in run.members}
+
+    def shown():
+        files = {}
+        read = StoredRun(store, run.name).timeline
+        told = {"name": "timeline", "episodes": episodes, "missing": "nobody wrote it"}
+        return timeline_section(read, files, **told), files
+
+    section, files = shown()
+    rows = list(csv.DictReader(io.StringIO(files["timeline.csv"].decode())))
+    assert [row["digest"] for row in rows] == [member.digest for member in run.members]
+    assert {row["kind"] for row in rows} == {"certain"}
+    assert "1 worker, 3 fits, " in section
+    path = f"runs/{run.name}/timeline.parquet"
+    store.files.replace(path, b"PAR1 torn")
+    (problem,) = verify(store).problems
+    assert path in problem.problem
+    section, files = shown()
+    assert "not a table; remove it" in section
+    assert files == {}
+    store.files.delete(path)
+    assert "There is none here: nobody wrote it." in shown()[0]
 
 
 def test_rounds_have_no_transfer(grown):

@@ -144,7 +144,7 @@ class Desk:
         if self.may_want(digest):
             self.leases.give_back(worker, digest)
         else:
-            self.leases.end(digest)
+            self.leases.end(digest, "left")
 
     def answer(self, worker: Worker, digest: str) -> Answer:
         """What to tell a worker of the fit that it reports."""

@@ -18,6 +18,7 @@ from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import NONE, FitState, Progress, Speculative, Work
 from zoo_ray.replay import drop, fold, not_shared
 from zoo_ray.store import CorruptMember, Store
+from zoo_ray.timeline import Timeline
 from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10
@@ -55,6 +56,9 @@ class Driver:
         self._claims = Claims(self._store, folder=job.folder)
         self._desk = Desk(speculate=job.speculate)
         self._leases = self._desk.leases
+        self._timeline = Timeline(
+            self._leases.diary, self._store, folder=job.folder, workers=job.workers.count
+        )
         self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
         self._fitted: set[str] = set()
@@ -212,6 +216,8 @@ class Driver:
         async with self._changed:
             await self._changed.wait_for(self._over)
         watching.cancel()
+        self._leases.diary.close("lost" if self._error else "left")
+        await asyncio.to_thread(self._timeline.write)
         return self._error
 
     async def _join(self, worker: Worker) -> None:
@@ -223,6 +229,8 @@ class Driver:
         """Take the specs of workers that are dead or hang."""
         while True:
             await asyncio.sleep(_WATCH_S)
+            if self._timeline.is_due():
+                await asyncio.to_thread(self._timeline.write)
             now, timeout_s = time.monotonic(), self._job.fit_timeout_s
             hung = self._leases.quiet(now=now, for_s=timeout_s)
             for worker in self._leases.quiet(now=now, for_s=min(_QUIET_S, timeout_s)):
@@ -348,6 +356,7 @@ class RunDriver(Driver):
         return self._growth.certain
 
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
+        self._leases.end(wanted.spec.digest, "failed")
         line = await asyncio.to_thread(
             record_failure, self._store, folder=self._job.folder, wanted=wanted, failed=failed
         )

@@ -1,9 +1,10 @@
-"""Which worker fits what: a state machine without Ray, clock or I/O."""
+"""Which worker fits what: a state machine without Ray or I/O, whose diary alone has a clock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from zoo_ray.diary import Diary, Ending
 from zoo_ray.zoo.growth import Wanted
 
 MAX_LOST_FITS = 3
@@ -54,8 +55,9 @@ class _Seat:
 @dataclass
 class Leases:
     """Certain specs wait by turn and in the order in which they were offered, speculative ones in
-    that of their worth; a worker holds one at a time."""
+    that of their worth; a worker holds one at a time. The diary notes who held what."""
 
+    diary: Diary = field(default_factory=Diary)
     _waiting: dict[str, Wanted] = field(default_factory=dict)
     _turns: dict[str, Turn] = field(default_factory=dict)
     _early: dict[str, tuple[Wanted, float]] = field(default_factory=dict)
@@ -110,10 +112,10 @@ class Leases:
         """How many workers there are."""
         return len(self._seats)
 
-    def avoid(self, digest: str) -> None:
+    def avoid(self, digest: str, ending: Ending = "failed") -> None:
         """Lease a spec no more unless it is certain: its fit has failed, or cost a worker."""
         self._avoided.add(digest)
-        self.end(digest)
+        self.end(digest, ending)
 
     def withdraw(self, digest: str) -> None:
         """Lease a spec to nobody more, unless it is offered again; who holds it drops it."""
@@ -122,7 +124,7 @@ class Leases:
             self._held[digest].worth = 0.0
         self._yielding = None
 
-    def end(self, digest: str) -> None:
+    def end(self, digest: str, ending: Ending = "published") -> None:
         """Forget a spec, whoever holds it: it was fitted, or is not wanted any more."""
         self._waiting.pop(digest, None)
         self._turns.pop(digest, None)
@@ -130,7 +132,7 @@ class Leases:
         self._alone.discard(digest)
         self._yielding = None
         if digest in self._held:
-            self._clear(self._held[digest])
+            self._clear(self._held[digest], ending)
 
     def answer(self, worker: Worker, digest: str) -> Answer:
         """What to tell a worker of the speculative fit that it reports.
@@ -151,7 +153,7 @@ class Leases:
         """Hear from a worker that it has left a fit, as it was told to."""
         seat = self._seat(worker)
         if seat is not None and self._held.get(digest) is seat:
-            self._take_back(seat)
+            self._take_back(seat, "left")
 
     def retry_alone(self, worker: Worker, digest: str) -> bool:
         """Take a certain spec back from a worker whose place had not enough memory for it, to be
@@ -171,7 +173,7 @@ class Leases:
             return False
         self._alone.add(digest)
         seat.worth = None
-        self._take_back(seat)
+        self._take_back(seat, "failed")
         return True
 
     def lost_too_often(self) -> Wanted | None:
@@ -253,10 +255,10 @@ class Leases:
         if seat.lease is not None:
             digest = seat.lease.spec.digest
             if seat.worth is not None and not excused:
-                self.avoid(digest)
+                self.avoid(digest, "lost")
                 return
             self._lost[digest] = self._lost.get(digest, 0) + (not excused)
-            self._take_back(seat)
+            self._take_back(seat, "lost")
 
     def is_gone(self, worker: Worker) -> bool:
         """Whether a worker was dismissed, or another has taken its place."""
@@ -273,11 +275,13 @@ class Leases:
     def _give(self, seat: _Seat, wanted: Wanted, worth: float | None) -> None:
         assert wanted.spec.digest not in self._held
         seat.lease, seat.worth = wanted, worth
+        self.diary.begin(seat.worker.rank, wanted.spec.digest, certain=worth is None)
         self._held[wanted.spec.digest] = seat
         self._yielding = None
 
-    def _clear(self, seat: _Seat) -> None:
+    def _clear(self, seat: _Seat, ending: Ending) -> None:
         assert seat.lease is not None
+        self.diary.end(seat.worker.rank, ending)
         del self._held[seat.lease.spec.digest]
         seat.lease = None
         self._yielding = None
@@ -301,14 +305,14 @@ class Leases:
         }
         return {digest for _, digest in worst[:waiting]} | for_better
 
-    def _take_back(self, seat: _Seat) -> None:
+    def _take_back(self, seat: _Seat, ending: Ending) -> None:
         assert seat.lease is not None
         digest = seat.lease.spec.digest
         if seat.worth is None:
             self._waiting = {digest: seat.lease, **self._waiting}
         elif seat.worth > 0:
             self._early[digest] = (seat.lease, seat.worth)
-        self._clear(seat)
+        self._clear(seat, ending)
 
     def _hopeful(self, digest: str) -> bool:
         return self._lost.get(digest, 0) < MAX_LOST_FITS

@@ -94,7 +94,7 @@ class ZoosDriver(Driver):
             of=digest[:12],
         )
         self._failed[digest] = without_credentials(" ".join(line.split()))
-        self._leases.end(digest)
+        self._leases.end(digest, "failed")
         await self._end_trials(digest)
 
     async def _missing(self, wanted: Wanted) -> None:

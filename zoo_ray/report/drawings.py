@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 
 mpl.use("Agg")
 
@@ -18,21 +19,24 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.report.figures import (
+    BLUE,
     GRID,
     INK,
     MUTED,
     STYLE,
     label_ends,
+    plain,
     plot_accuracy,
-    short,
+    short_names,
     whole_ticks,
 )
 from zoo_ray.zoo.boosting import Floats
 
-_ACCENT, _SECOND = "#3b6ea5", "#c2410c"
+PAPER = "#fffffe"  # that of the page, where white is white
+_ACCENT, _SECOND = BLUE, "#c2410c"
 _MOST_NUMBERS = 16
 # Colours of the page, which differ in the dark.
-_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class Drawing:
             figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
             plt.close(figure)
         return png.getvalue(), svg.getvalue()
+
+    def _repr_png_(self) -> bytes:
+        """As a notebook shows it."""
+        return self.render()[0]
 
 
 def themed(svg: str, *, name: str) -> str:
@@ -115,15 +123,15 @@ def transfer_drawing(
         figure, axes = plt.subplots(figsize=(8, size), layout="constrained")
         places = np.arange(len(tasks))[::-1]
         if forward is None:
-            axes.barh(places, backward, color=_ACCENT, height=0.6, label="backward")
+            axes.barh(places, backward, color=_ACCENT, height=0.6)
         else:
             axes.barh(places + 0.2, forward, color=_SECOND, height=0.36, label="forward")
             axes.barh(places - 0.2, backward, color=_ACCENT, height=0.36, label="backward")
+            axes.legend(frameon=False, loc="best")
         axes.axvline(0, color=INK, lw=1)
-        axes.set_yticks(places, [short(name) for name in tasks])
+        axes.set_yticks(places, short_names(tasks))
         axes.set_xlabel("percentage points of test accuracy")
         axes.grid(visible=False, axis="y")
-        axes.legend(frameon=False, loc="best")
         return figure
 
     mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
@@ -152,9 +160,10 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
         figure, axes = plt.subplots(
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
-        image = _heat(axes, 100 * accuracy, form="{:.0f}")
+        narrow = 100 * np.nanmax(accuracy) - 100 * np.nanmin(accuracy) < 10
+        image = _heat(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
-        axes.set_xticks(range(columns), [short(name) for name in tasks], **_SLANTED)
+        axes.set_xticks(range(columns), short_names(tasks), **SLANTED)
         axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
         axes.set_ylabel("after episode")
         return figure
@@ -195,7 +204,7 @@ def members_drawing(
         axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
         axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
-        axes.set_yticks(range(len(tasks)), [short(name) for name in tasks])
+        axes.set_yticks(range(len(tasks)), short_names(tasks))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("member, in the order of episodes")
         axes.grid(visible=False)
@@ -229,7 +238,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
         axes.set_xlabel("members that know the task")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * accuracy[-1, task] for task in shown]
-        label_ends(axes, ends, [short(tasks[task]) for task in shown], list(colours))
+        label_ends(axes, ends, short_names(tasks)[: len(shown)], list(colours))
         return figure
 
     return Drawing(
@@ -253,16 +262,19 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
         )
         for axes in grid.flat[len(confusions) :]:
             axes.set_axis_off()
-        for axes, (task, (classes, counts)) in zip(grid.flat, confusions.items(), strict=False):
+        titles = short_names(list(confusions))
+        for axes, title, (classes, counts) in zip(
+            grid.flat, titles, confusions.values(), strict=False
+        ):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            _heat(axes, shares, form="{:.0f}", ends=(0, 100))
-            names = [short(name)[:10] for name in classes]
+            _heat(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
+            names = [plain(name[:10]) for name in classes]
             many = len(classes) > 10
-            slant = _SLANTED if max(map(len, names)) > 2 else {}
+            slant = SLANTED if max(map(len, names)) > 2 else {}
             axes.set_xticks([] if many else range(len(classes)), [] if many else names, **slant)
             axes.set_yticks([] if many else [*range(len(classes))], labels=[] if many else names)
             axes.tick_params(labelsize=7)
-            axes.set_title(short(task), fontsize=9, loc="left")
+            axes.set_title(title, fontsize=9, loc="left")
         return figure
 
     worst = max(
@@ -277,7 +289,9 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
     )
     words = f"Confusion matrices of {len(confusions)} tasks."
     if worst is not None:
-        words += f" Most often {worst[1]} is taken for {worst[2]}: {100 * worst[0]:.1f}%."
+        words += (
+            f" Most often {worst[1]} is taken for {worst[2]}: {100 * worst[0]:.1f}%, in {worst[3]}."
+        )
     return Drawing(
         "confusion",
         "What is taken for what",
@@ -287,8 +301,14 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
     )
 
 
-def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
-    """Mean accuracy of the tasks seen against the episode: mean over seeds, and their spread."""
+def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comparison") -> Drawing:
+    """Mean accuracy of the tasks seen against the episode: mean over seeds, and their spread.
+
+    Args:
+        matrices: A[e, i] for each seed, by what they are of; of one episode: a line across.
+        name: of the files.
+    """
+    most = max(len(several[0]) for several in matrices.values())
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
@@ -296,15 +316,18 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
         ends = []
         for several, colour in zip(matrices.values(), colours, strict=True):
             lines = 100 * np.array([np.nanmean(matrix, axis=1) for matrix in several])
-            episodes = np.arange(1, lines.shape[1] + 1)
+            once = lines.shape[1] == 1 < most
+            episodes = np.array([1, most]) if once else np.arange(1, lines.shape[1] + 1)
+            lines = np.broadcast_to(lines, (len(lines), len(episodes)))
             mean = lines.mean(axis=0)
-            axes.plot(episodes, mean, "o-", color=colour, ms=4, lw=1.8)
+            style: dict[str, Any] = {"ls": (0, (4, 2))} if once else {"marker": "o", "ms": 4}
+            axes.plot(episodes, mean, color=colour, lw=1.8, **style)
             if len(lines) > 1:
                 spread = lines.std(axis=0, ddof=1)
                 axes.fill_between(episodes, mean - spread, mean + spread, color=colour, alpha=0.2)
             ends.append(float(mean[-1]))
-        label_ends(axes, ends, [short(name) for name in matrices], list(colours))
-        axes.set_xticks(whole_ticks(max(len(m[0]) for m in matrices.values())))
+        label_ends(axes, ends, short_names(list(matrices)), list(colours))
+        axes.set_xticks(whole_ticks(most))
         axes.set_xlabel("episode")
         axes.set_ylabel("mean accuracy of the tasks seen (%)")
         return figure
@@ -314,30 +337,56 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]]) -> Drawing:
         for name, several in matrices.items()
     }
     listed = ", ".join(f"{name} {value:.2f}%" for name, value in finals.items())
+    caption = "A line is the mean over seeds, its band one standard deviation to either side."
+    if any(len(several[0]) == 1 < most for several in matrices.values()):
+        caption += " Dashed across: all tasks at once, in one episode."
     return Drawing(
-        "comparison",
+        name,
         "Accuracy against episode, side by side",
         f"In the end: {listed}.",
-        "A line is the mean over seeds, its band one standard deviation to either side.",
+        caption,
         draw,
     )
 
 
-_SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
+SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 
 
 def _heat(
-    axes: Axes, values: Floats, *, form: str, ends: tuple[float, float] | None = None
+    axes: Axes,
+    values: Floats,
+    *,
+    form: str,
+    ends: tuple[float, float] | None = None,
+    least: float = -np.inf,
 ) -> AxesImage:
-    """A heat map, with its numbers where they are few."""
+    """A heat map, with its numbers where they are few.
+
+    Args:
+        form: of the numbers.
+        ends: of the colours; None: those of the values.
+        least: numbers below are not shown.
+    """
     low, high = ends or (np.nanmin(values), np.nanmax(values))
     image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
+    shown = np.where(values >= least, values, np.nan)
+    write_numbers(axes, shown, form=form, dark=values > low + 0.6 * (high - low))
+    return image
+
+
+def write_numbers(axes: Axes, values: Floats, *, form: str, dark: npt.NDArray[np.bool_]) -> None:
+    """Write a heat map's numbers into its cells, where they are few.
+
+    Args:
+        values: NaN: none is shown.
+        form: of the numbers.
+        dark: which cells are.
+    """
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     if max(values.shape) <= _MOST_NUMBERS:
         for row, column in np.argwhere(~np.isnan(values)):
-            dark = values[row, column] > low + 0.6 * (high - low)
-            ink = "white" if dark else "#1b2430"  # on the map's blues, by day and by night
+            # On the map's colours, by day and by night.
+            ink = "white" if dark[row, column] else "#1b2430"
             text = form.format(values[row, column])
             axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
-    return image

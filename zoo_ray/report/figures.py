@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import matplotlib as mpl
@@ -21,6 +22,7 @@ from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+BLUE = "#3b6ea5"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -36,6 +38,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": MUTED,
 }
 _MOST_LABELS = 10
+_LONGEST = 24
 
 
 def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> bytes:
@@ -85,7 +88,7 @@ def plot_accuracy(
     mean = 100 * np.nanmean(accuracy, axis=1)
     axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
     ends = [*(100 * accuracy[-1]), mean[-1]]
-    labels = [*(short(name) for name in tasks), "mean of the tasks seen"]
+    labels = [*short_names(tasks), "mean of the tasks seen"]
     inks = [*colours, INK]
     if len(tasks) > _MOST_LABELS:  # more would not fit; the order of colours is that of tasks
         kept = [0, len(tasks) - 1, len(tasks)]
@@ -198,7 +201,7 @@ def _importance_figure(
     figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(keys)), layout="constrained")
     order = sorted(keys, key=lambda key: importance[key] or 0.0)
     shares = [100 * (importance[key] or 0.0) for key in order]
-    axes.barh(order, shares, color="#3b6ea5", height=0.55)
+    axes.barh(order, shares, color=BLUE, height=0.55)
     for place, key in enumerate(order):
         share = importance[key]
         text = " cannot be told" if share is None else f" {100 * share:.0f}%"
@@ -215,28 +218,41 @@ def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
     grown = [outcome for outcome in outcomes if outcome.problem is None][::-1]
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(grown)), layout="constrained")
-        for place, outcome in enumerate(grown):
-            spread = outcome.spread("average_accuracy")
-            assert spread is not None  # it always has a meaning
-            dots = [100 * value for value in spread.by_seed]
-            axes.plot(dots, [place] * len(dots), "o", color="#3b6ea5", alpha=0.55, ms=6)
-            axes.plot(100 * spread.mean, place, "|", color=INK, ms=18, mew=2.4)
-            axes.annotate(
-                f"{100 * spread.mean:.2f}   {outcome.images:,.0f} images",
-                xy=(1.0, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(8, 0),
-                textcoords="offset points",
-                va="center",
-                color=MUTED,
-            )
-        axes.set_yticks(range(len(grown)), [plain(outcome.name) for outcome in grown])
-        axes.set_ylim(-0.6, len(grown) - 0.4)
-        axes.margins(x=0.08)
-        axes.set_xlabel("average test accuracy (%): a dot for each seed, and their mean")
+        plot_contenders(
+            axes,
+            [outcome.name for outcome in grown],
+            [spread.by_seed for o in grown if (spread := o.spread("average_accuracy"))],
+            [outcome.images for outcome in grown],
+        )
         axes.set_title(plain(title), loc="left", fontweight="bold")
-        axes.grid(visible=False, axis="y")
         return _png(figure)
+
+
+def plot_contenders(
+    axes: Axes,
+    names: Sequence[str],
+    by_seed: Sequence[Sequence[float]],
+    images: Sequence[float],
+) -> None:
+    """A dot for each seed's accuracy, their mean, and what the zoos took; from below."""
+    for place, (values, taken) in enumerate(zip(by_seed, images, strict=True)):
+        mean = 100 * float(np.mean(values))
+        axes.plot(100 * np.array(values), [place] * len(values), "o", color=BLUE, alpha=0.55, ms=6)
+        axes.plot(mean, place, "|", color=INK, ms=18, mew=2.4)
+        axes.annotate(
+            f"{mean:.2f} · {taken:,.0f} images",
+            xy=(1.0, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=MUTED,
+        )
+    axes.set_yticks(range(len(names)), [plain(name) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    axes.margins(x=0.08)
+    axes.set_xlabel("average test accuracy (%): a dot for each seed, and their mean")
+    axes.grid(visible=False, axis="y")
 
 
 def competition_figures(
@@ -252,29 +268,40 @@ def competition_figures(
         title: of the figures.
     """
     with mpl.rc_context(STYLE):
-        return {
-            "competition": _gain_figure(found, tasks=tasks, title=title),
-            "together": _together_figure(together, tasks=tasks, title=title),
-        }
+        figure, axes = gain_axes(len(tasks))
+        plot_gain(axes, found, tasks)
+        words = f"{title}: what tasks do for each other"
+        axes.set_title(plain(words), loc="left", fontweight="bold")
+        gain = _png(figure)
+        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        plot_together(axes, together, tasks)
+        words = f"{title}: more tasks in one network"
+        axes.set_title(plain(words), loc="left", fontweight="bold")
+        return {"competition": gain, "together": _png(figure)}
 
 
-def _gain_figure(found: Competition, *, tasks: Sequence[str], title: str) -> bytes:
+def gain_axes(tasks: int) -> tuple[Figure, Axes]:
+    """A figure for `plot_gain`, of a size that suits the number of tasks."""
+    size = min(3.5 + 0.55 * tasks, 14)
+    return plt.subplots(figsize=(size + 1, size), layout="constrained")
+
+
+def plot_gain(axes: Axes, found: Competition, tasks: Sequence[str]) -> None:
     """Accuracy gained on a row's task by fitting a column's with it; means at the edges."""
     count = len(tasks)
     # The means stand apart, in a row and a column of their own.
     shown = np.full((count + 1, count + 1), np.nan)
     shown[:count, :count] = 100 * found.gain
     shown[:count, count], shown[count, :count] = 100 * found.helped, 100 * found.helps
-    size = min(3.5 + 0.55 * count, 14)
-    figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
     most = float(np.nanmax(np.abs(shown))) or 1.0
     image = axes.imshow(shown, cmap="RdBu", vmin=-most, vmax=most)
     if count <= 20:
         for row, column in np.argwhere(~np.isnan(shown)):
             value = shown[row, column]
-            ink = "white" if abs(value) > 0.6 * most else INK
+            # On the map's colours, by day and by night.
+            ink = "white" if abs(value) > 0.6 * most else "#1b2430"
             axes.text(column, row, f"{value:+.1f}", ha="center", va="center", color=ink, fontsize=7)
-    names = [*(short(name) for name in tasks), "mean"]
+    names = [*short_names(tasks), "mean"]
     axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(count + 1), names)
     axes.set_xlabel("fitted together with")
@@ -283,25 +310,23 @@ def _gain_figure(found: Competition, *, tasks: Sequence[str], title: str) -> byt
     axes.axvline(count - 0.5, color=INK, linewidth=1)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, label="percentage points", shrink=0.7)
-    axes.set_title(plain(f"{title}: what tasks do for each other"), loc="left", fontweight="bold")
-    return _png(figure)
+    figure = axes.get_figure()
+    assert figure is not None
+    figure.colorbar(image, ax=axes, label="percentage points", shrink=0.7)
 
 
-def _together_figure(together: Floats, *, tasks: Sequence[str], title: str) -> bytes:
+def plot_together(axes: Axes, together: Floats, tasks: Sequence[str]) -> None:
     """Accuracy on the first tasks against the number of tasks fitted together."""
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     count = min(len(tasks), _MOST_LABELS // 2)
-    colours = mpl.colormaps["viridis"](np.linspace(0.0, 0.88, count))
+    colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, count))
     several = np.arange(1, len(tasks) + 1)
     for task, colour in enumerate(colours):
         axes.plot(several[task:], 100 * together[task:, task], "o-", color=colour, ms=4.5, lw=1.6)
     axes.set_xticks(whole_ticks(len(tasks)))
     axes.set_xlabel("tasks fitted together, in the order of the stream")
-    _finish(axes, metric="test accuracy", title=f"{title}: more tasks in one network")
+    axes.set_ylabel("test accuracy (%)")
     ends = [100 * together[-1, task] for task in range(count)]
-    label_ends(axes, ends, [short(name) for name in tasks[:count]], list(colours))
-    return _png(figure)
+    label_ends(axes, ends, short_names(tasks)[:count], list(colours))
 
 
 def _finish(axes: Axes, *, metric: str, title: str) -> None:
@@ -330,16 +355,21 @@ def label_ends(
     order = sorted(range(len(values)), key=lambda i: (values[i], -i))
     places = _spread([values[i] for i in order], gap=(high - low) / 18)
     for i, place in zip(order, places, strict=True):
-        axes.annotate(
-            f"{labels[i]}  {values[i]:.1f}",
-            xy=(1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colours[i],
-            annotation_clip=False,
-        )
+        # The text is not in the line's colour, which may be hard to read by day or by night.
+        for text, shift, colour in (
+            ("●", 6, colours[i]),
+            (f"{labels[i]} · {values[i]:.1f}", 18, INK),
+        ):
+            axes.annotate(
+                text,
+                xy=(1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(shift, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                annotation_clip=False,
+            )
 
 
 def _spread(values: Sequence[float], *, gap: float) -> list[float]:
@@ -357,9 +387,23 @@ def _spread(values: Sequence[float], *, gap: float) -> list[float]:
     return [mean + i * gap for i, mean in enumerate(flat)]
 
 
-def short(name: str) -> str:
-    """A name as a figure shows it."""
-    return plain(name if len(name) <= 24 else name[:23] + "…")
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names as a figure shows them: long ones without what all begin with, or without a middle."""
+    words = [name.split(" ") for name in names]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    start = [column[0] for column in alike] if len(names) > 1 else []
+    too_long = max(map(len, names), default=0) > _LONGEST
+    left_out = len(start) if too_long and len(" ".join(start)) > _LONGEST // 2 else 0
+    rests = [" ".join(each[left_out:]) for each in words]
+    return [
+        plain(_cut(f"… {rest}" if rest and left_out else name))
+        for name, rest in zip(names, rests, strict=True)
+    ]
+
+
+def _cut(name: str) -> str:
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}"
 
 
 def plain(text: str) -> str:

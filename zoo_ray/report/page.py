@@ -1,7 +1,5 @@
-"""One self-contained HTML page about a run, or about several."""
+"""One self-contained HTML page about runs, comparisons, and studies of task competition."""
 
-import csv
-import io
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -18,12 +16,24 @@ from zoo_ray.report.drawings import (
     growth_drawing,
     matrix_drawing,
     members_drawing,
-    themed,
     transfer_drawing,
 )
+from zoo_ray.report.html import (
+    METRICS,
+    PAGE,
+    STYLE,
+    cards,
+    csv_bytes,
+    figure_section,
+    numbers,
+    percent,
+    spread_text,
+    table,
+    timeline_section,
+)
+from zoo_ray.report.study_sections import comparison_sections, competition_sections
 from zoo_ray.stored import StoredRun
-
-_ORDER = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
+from zoo_ray.stored_studies import StoredComparison, StoredCompetition
 
 
 class Page(NamedTuple):
@@ -33,26 +43,57 @@ class Page(NamedTuple):
     files: dict[str, bytes]
 
 
-def report_page(runs: Sequence[StoredRun]) -> Page:
-    """The report of runs.
+def report_page(
+    runs: Sequence[StoredRun],
+    *,
+    comparison: StoredComparison | None = None,
+    competition: StoredCompetition | None = None,
+) -> Page:
+    """The report of what a store holds.
 
     Args:
-        runs: one at least; of several, the first is shown in full, beside a comparison of all.
+        runs: of several, the first is shown in full, beside a comparison of all.
+        comparison, competition: shown before them. One thing at least is given.
     """
-    first = runs[0]
     files: dict[str, bytes] = {}
-    sections = [_summary(first) if len(runs) == 1 else _comparison(runs, files)]
+    sections: list[str] = []
+    title = " and ".join(dict.fromkeys(s.name for s in (competition, comparison) if s))
+    if competition is not None:
+        sections += competition_sections(competition, files)
+    if comparison is not None:
+        sections += comparison_sections(comparison, files)
+    study = comparison or competition
+    if study is not None and not runs and (grown := study.first_run()) is not None:
+        sections.append(_configuration(grown))
     if len(runs) > 1:
-        sections.append(f"<h2>Run {escape(first.name)}</h2>{_summary(first)}")
-    sections += [_figure(drawing, files) for drawing in _drawings(first)]
-    sections.append(_tasks(first, files))
-    sections.append(_configuration(first))
-    title = first.name if len(runs) == 1 else f"{len(runs)} runs"
-    html = _PAGE.format(title=escape(title), style=_STYLE, body="\n".join(sections))
+        title = title or f"{len(runs)} runs"
+        sections += _side_by_side(runs, files)
+    if runs:
+        first = runs[0]
+        if title:
+            sections.append(f"<h2 class=part>Run {escape(first.name)}</h2>")
+        title = title or first.name
+        sections += [
+            _summary(first),
+            *(figure_section(drawing, files) for drawing in run_drawings(first)),
+        ]
+        sections.append(
+            timeline_section(
+                first.timeline,
+                files,
+                name="timeline",
+                episodes={member.digest: member.episode for member in first.members},
+                missing="grown by an older zoo_ray, from members that were there, or as part of a "
+                "comparison, whose report has it",
+            )
+        )
+        sections += [_tasks(first, files), _configuration(first)]
+    html = PAGE.format(title=escape(title), style=STYLE, body="\n".join(sections))
     return Page(html, files)
 
 
-def _drawings(run: StoredRun) -> list[Drawing]:
+def run_drawings(run: StoredRun) -> list[Drawing]:
+    """The figures of a run; but for the time line, which may have to be explained."""
     names = [task.name for task in run.tasks]
     beside = run.isolated()
     isolated = None if beside is None else np.diagonal(beside.accuracy)
@@ -81,26 +122,15 @@ def _drawings(run: StoredRun) -> list[Drawing]:
 
 
 def _summary(run: StoredRun) -> str:
-    numbers = run.metrics
-    cards = "".join(
-        f"<div><dt>{name.replace('_', ' ')}</dt><dd>{_percent(getattr(numbers, name))}</dd></div>"
-        for name in _ORDER
-        if getattr(numbers, name) is not None
-    )
+    found = run.metrics
+    shown = {
+        name.replace("_", " "): percent(getattr(found, name))
+        for name in METRICS
+        if getattr(found, name) is not None
+    }
     return (
         f"<p>A Model Zoo of {len(run.members)} members on {len(run.tasks)} tasks "
-        f"({escape(run.rules.mode)}, seed {run.rules.seed}).</p><dl class=cards>{cards}</dl>"
-    )
-
-
-def _figure(drawing: Drawing, files: dict[str, bytes]) -> str:
-    png, svg = drawing.render()
-    shown = themed(svg, name=drawing.name)
-    files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = png, svg.encode()
-    return (
-        f"<section><h2>{escape(drawing.title)}</h2>"
-        f'<figure role="img" aria-label="{escape(drawing.text)}">{shown}</figure>'
-        f"<p class=caption>{escape(drawing.text)} {escape(drawing.caption)}</p></section>"
+        f"({escape(run.rules.mode)}, seed {run.rules.seed}).</p>{cards(shown)}"
     )
 
 
@@ -112,42 +142,48 @@ def _tasks(run: StoredRun, files: dict[str, bytes]) -> str:
             task.name,
             str(len(task.classes)),
             f"{run.counts[-1, number - 1]:.0f}",
-            _percent(run.accuracy[arrival[number - 1], number - 1]),
-            _percent(run.accuracy[-1, number - 1]),
+            percent(run.accuracy[arrival[number - 1], number - 1]),
+            percent(run.accuracy[-1, number - 1]),
         )
         for number, task in enumerate(run.tasks, start=1)
     ]
     header = ("", "task", "classes", "members", "on arrival", "in the end")
-    files["tasks.csv"] = _csv(header, rows)
+    files["tasks.csv"] = csv_bytes(header, rows)
     names = [task.name for task in run.tasks]
-    files["accuracy.csv"] = _csv(
+    files["accuracy.csv"] = csv_bytes(
         ("episode", *names),
-        [
-            (str(episode), *("" if value != value else repr(value) for value in row))
-            for episode, row in enumerate(run.accuracy.tolist(), start=1)
-        ],
+        [(str(episode), *numbers(row)) for episode, row in enumerate(run.accuracy, start=1)],
     )
-    files["members.csv"] = _csv(
+    files["members.csv"] = csv_bytes(
         ("episode", "tasks", "digest"),
         [
             (str(member.episode), "; ".join(names[t] for t in member.tasks), member.digest)
             for member in run.members
         ],
     )
-    return f"<section><h2>Tasks</h2>{_table(header, rows)}</section>"
+    return f"<section><h2>Tasks</h2>{table(header, rows, named=2)}</section>"
 
 
-def _comparison(runs: Sequence[StoredRun], files: dict[str, bytes]) -> str:
+def _side_by_side(runs: Sequence[StoredRun], files: dict[str, bytes]) -> list[str]:
     groups = _groups(runs)
-    header = ("runs", "seeds", *(name.replace("_", " ") for name in _ORDER))
+    header = ("", "seeds", *(name.replace("_", " ") for name in METRICS))
     rows = [
-        (name, str(len(several)), *(_mean_of(several, metric) for metric in _ORDER))
+        (
+            name,
+            str(len(several)),
+            *(
+                spread_text(Spread.of([getattr(run.metrics, m) for run in several]))
+                for m in METRICS
+            ),
+        )
         for name, several in groups.items()
     ]
-    files["comparison.csv"] = _csv(header, rows)
+    files["comparison.csv"] = csv_bytes(("runs", *header[1:]), rows)
     matrices = {name: [run.accuracy for run in several] for name, several in groups.items()}
-    figure = _figure(bands_drawing(matrices), files)
-    return f"<section>{_table(header, rows)}</section>{figure}"
+    return [
+        f"<section>{table(header, rows)}</section>",
+        figure_section(bands_drawing(matrices), files),
+    ]
 
 
 def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
@@ -165,14 +201,6 @@ def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
     return groups
 
 
-def _mean_of(runs: Sequence[StoredRun], metric: str) -> str:
-    spread = Spread.of([getattr(run.metrics, metric) for run in runs])
-    if spread is None:
-        return "-"
-    mean = _percent(spread.mean)
-    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
-
-
 def _configuration(run: StoredRun) -> str:
     shown = {
         "benchmark": run.record.config.get("benchmark"),
@@ -185,71 +213,3 @@ def _configuration(run: StoredRun) -> str:
         "<section><h2>Configuration</h2><details><summary>as it was resolved</summary>"
         f"<pre>{escape(text)}</pre></details></section>"
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text).writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}%"
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2430; --muted: #6b7280; --grid: #e5e7eb;
-  --paper: #ffffff; --card: #f5f7fa; --accent: #3b6ea5; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ef; --muted: #9aa3b2; --grid: #333a47;
-  --paper: #14171d; --card: #1d222b; --accent: #7fb0e6; } }
-@media print { :root { color-scheme: light; } section { break-inside: avoid; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 60rem; background: var(--paper);
-  color: var(--ink); font: 16px/1.5 system-ui, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.7rem; margin: 0 0 .5rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .7rem;
-  margin: 1rem 0; }
-.cards div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
-dt { color: var(--muted); font-size: .85rem; }
-dd { margin: 0; font-size: 1.35rem; font-weight: 600; }
-figure { margin: 0; overflow-x: auto; }
-figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
-@media print { figure svg { min-width: 0; } }
-.caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
-th { color: var(--muted); font-weight: 500; font-size: .85rem; }
-td:nth-child(-n+2), th:nth-child(-n+2) { text-align: left; }
-pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto;
-  font-size: .8rem; }
-"""
-
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""

@@ -15,6 +15,7 @@ import safetensors.numpy
 from pydantic import ValidationError
 
 from zoo_ray.address import parse_address
+from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint, Member
 from zoo_ray.members.spec import MemberSpec
@@ -43,11 +44,13 @@ from zoo_ray.store.records import (
     check_name,
 )
 from zoo_ray.store.retry import PATIENCE_S, StoreFailed
+from zoo_ray.store.timeline import timeline_from_bytes, timeline_to_bytes
 from zoo_ray.task import Predictions
 
 EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion.parquet"
 WANTED = "wanted.json"
 TRIALS = "trials.parquet"
+TIMELINE = "timeline.parquet"
 
 R = TypeVar("R", RunRecord, SearchRecord)
 
@@ -265,6 +268,11 @@ class Store:
             for name in sorted(sizes)
         ]
 
+    def run_names(self) -> list[str]:
+        """All runs by name, in order; without reading any."""
+        paths = (entry.path.split("/") for entry in self.files.list("runs"))
+        return sorted({path[1] for path in paths if len(path) > 2})
+
     def _summary(self, name: str, *, size_bytes: int) -> RunSummary:
         summary = RunSummary(name, size_bytes=size_bytes)
         try:
@@ -445,6 +453,42 @@ class Store:
         except (ValueError, KeyError, TypeError, RecursionError):
             raise UserError(
                 f"{self.shown}/{path}: not readable; remove it if the work is not under way"
+            ) from None
+
+    def write_timeline(self, folder: str, fits: Sequence[FitTime]) -> None:
+        """Write when a session's members were fitted, in place of what was written of it before;
+        other sessions' stay."""
+        if not fits:
+            return
+        path = f"{folder}/{TIMELINE}"
+
+        def change(document: bytes | None) -> bytes:
+            before: list[FitTime] = []
+            if document is not None:
+                try:
+                    before = timeline_from_bytes(document)
+                except CorruptPayload as error:
+                    log.warning("store: %s/%s: %s; written anew", self.shown, path, error)
+            others = [fit for fit in before if fit.session != fits[0].session]
+            return timeline_to_bytes([*others, *fits])
+
+        self.files.update(path, change)
+
+    def read_timeline(self, folder: str) -> list[FitTime]:
+        """When members were fitted, session by session; empty if nothing was written of it.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"{folder}/{TIMELINE}"
+        document = self.files.read(path)
+        if document is None:
+            return []
+        try:
+            return timeline_from_bytes(document)
+        except CorruptPayload as error:
+            raise UserError(
+                f"{self.shown}/{path}: {error}; remove it: nothing else needs it"
             ) from None
 
     def write_file(self, folder: str, file: str, payload: bytes) -> str:

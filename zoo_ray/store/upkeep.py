@@ -26,6 +26,7 @@ from zoo_ray.store.store import (
 KEPT = timedelta(days=1)
 """What is younger may belong to work under way, and is never collected."""
 
+_NO_TIMELINE = "without it a report lacks the time line alone"
 _THREADS = 8  # an object store answers slowly, but many at once
 
 T = TypeVar("T")
@@ -142,6 +143,7 @@ def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[
     _tried(lambda: store.read_wanted(run_folder(name)), problems, mended)
     for file in (RESULTS, CONFUSION):
         _tried(partial(store.read_table, name, file), problems, mended)
+    _tried(lambda: store.read_timeline(run_folder(name)), problems, _NO_TIMELINE)
     episodes = _tried(lambda: store.read_table(name, EPISODES), problems, mended)
     for digest, sha256 in _recorded(episodes or {}):
         member = f"{where}/{EPISODES}: its member {digest}"
@@ -172,6 +174,7 @@ def _check_search(store: Store, name: str) -> list[Problem]:
     _tried(lambda: store.read_search(name), problems, "remove it, and give the command again")
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
     _tried(lambda: store.read_trial_digests(name), problems, mended)
+    _tried(lambda: store.read_timeline(search_folder(name)), problems, _NO_TIMELINE)
     return problems
 
 
@@ -179,6 +182,7 @@ def _check_comparison(store: Store, name: str) -> list[Problem]:
     problems: list[Problem] = []
     mended = "the command of the comparison mends it"
     _tried(lambda: store.read_wanted(comparison_folder(name)), problems, mended)
+    _tried(lambda: store.read_timeline(comparison_folder(name)), problems, _NO_TIMELINE)
     return problems
 
 

@@ -1,0 +1,152 @@
+"""The parts of a page about comparisons, and about studies of task competition."""
+
+from html import escape
+
+import numpy as np
+
+from zoo_ray.report.drawings import bands_drawing
+from zoo_ray.report.html import (
+    METRICS,
+    cards,
+    csv_bytes,
+    figure_section,
+    numbers,
+    percent,
+    spread_text,
+    table,
+    timeline_section,
+)
+from zoo_ray.report.studies import (
+    competition_drawing,
+    contenders_drawing,
+    tasks_drawing,
+    together_drawing,
+)
+from zoo_ray.stored_studies import StoredComparison, StoredCompetition
+
+
+def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> list[str]:
+    """What tasks do for each other; the figures' and tables' files go to `files`."""
+    mean, names = study.mean, study.tasks
+    shown = {
+        "mean gain": f"{100 * float(np.nanmean(mean.gain)):+.2f}",
+        "cases with a gain": f"{100 * mean.positive_share:.0f}%",
+        "asymmetry": f"{100 * mean.asymmetry:.2f}",
+        "mean accuracy alone": percent(float(mean.alone.mean())),
+    }
+    seeds = f"mean of {len(study.by_seed)} seeds" if len(study.by_seed) > 1 else "one seed"
+    header = ("", "task", "alone", "gains", "most from", "least from", "gives")
+    rows = []
+    for task, name in enumerate(names):
+        row = mean.gain[task]
+        best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
+        rows.append(
+            (
+                str(task + 1),
+                name,
+                percent(mean.alone[task]),
+                f"{100 * mean.helped[task]:+.2f}",
+                f"{best + 1} ({100 * row[best]:+.2f})",
+                f"{worst + 1} ({100 * row[worst]:+.2f})",
+                f"{100 * mean.helps[task]:+.2f}",
+            )
+        )
+    for file, matrix in (("competition", mean.gain), ("together", study.together)):
+        files[f"{file}.csv"] = csv_bytes(
+            ("", *names),
+            [
+                (name if file == "competition" else str(number), *numbers(values))
+                for number, (name, values) in enumerate(zip(names, matrix, strict=True), start=1)
+            ],
+        )
+    return [
+        f"<p>What {len(names)} tasks do for each other: members on one task and on every pair "
+        f"({seeds}); gains in percentage points of test accuracy.</p>{cards(shown)}",
+        figure_section(competition_drawing(mean, study.by_seed, names), files),
+        f"<section>{table(header, rows, named=2)}</section>",
+        figure_section(together_drawing(study.together, names), files),
+        timeline_section(
+            study.timeline,
+            files,
+            name="competition-timeline",
+            episodes=None,
+            missing="the members were fitted by an older zoo_ray, or for other runs",
+        ),
+    ]
+
+
+def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> list[str]:
+    """Contenders side by side; the figures' and tables' files go to `files`."""
+    grown = [
+        (contender, spread, several)
+        for contender, several in zip(study.contenders, study.runs, strict=True)
+        if contender.problem is None and (spread := contender.average_accuracy) is not None
+    ]
+    header = (
+        *("", "members", "images", "average accuracy", "minus the first", "learning accuracy"),
+        *("forward transfer", "backward transfer"),
+    )
+    rows = [
+        (
+            contender.name,
+            f"{contender.members:,}",
+            f"{contender.images:,.0f}",
+            spread_text(contender.average_accuracy),
+            spread_text(contender.difference, sign="+") if number else "-",
+            spread_text(contender.learning_accuracy),
+            spread_text(contender.forward_transfer, sign="+"),
+            spread_text(contender.backward_transfer, sign="+"),
+        )
+        for number, (contender, *_) in enumerate(grown)
+    ]
+    files["contenders.csv"] = csv_bytes(
+        ("contender", "members", "images", "metric", "mean", "sd", "by_seed"),
+        [
+            (
+                *(c.name, str(c.members), repr(c.images), metric, repr(spread.mean)),
+                *(str(spread.sd), "; ".join(map(repr, spread.by_seed))),
+            )
+            for c, *_ in grown
+            for metric in (*METRICS, "difference", "forward_transfer")
+            if (spread := getattr(c, metric)) is not None
+        ],
+    )
+    seeds = max(len(contender.runs) for contender in study.contenders)
+    over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+    failed = "".join(
+        f"<p>{escape(c.name)} failed: {escape(c.problem)}</p>"
+        for c in study.contenders
+        if c.problem
+    )
+    sections = [
+        f"<p>{len(study.contenders)} ways to grow a zoo, side by side. Each zoo is a run of its "
+        f"own, as {escape(study.run_names[0])}.</p>"
+        f"<section>{table(header, rows)}<p class=caption>In %{over}; differences, and forward "
+        f"transfer (learning accuracy minus Isolated's), are paired by seed.</p></section>{failed}"
+    ]
+    if grown:
+        drawing = contenders_drawing(
+            [contender.name for contender, *_ in grown],
+            [spread.by_seed for _, spread, _ in grown],
+            [contender.images for contender, *_ in grown],
+        )
+        sections.append(figure_section(drawing, files))
+    matrices = {c.name: [run.accuracy for run in several] for c, _, several in grown if several}
+    if matrices:
+        sections.append(figure_section(bands_drawing(matrices, name="bands"), files))
+        final = np.array([np.mean([a[-1] for a in s], axis=0) for s in matrices.values()])
+        first = next(run for several in study.runs for run in several)
+        names = [task.name for task in first.tasks]
+        sections.append(figure_section(tasks_drawing(list(matrices), final, names), files))
+        files["by-task.csv"] = csv_bytes(
+            ("contender", *names),
+            [(name, *numbers(values)) for name, values in zip(matrices, final, strict=True)],
+        )
+    timeline = timeline_section(
+        study.timeline,
+        files,
+        name="comparison-timeline",
+        episodes=None,
+        missing="the members were fitted by an older zoo_ray, or for other runs",
+    )
+    return [*sections, timeline]
