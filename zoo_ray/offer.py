@@ -58,6 +58,11 @@ class WorkerPlan:
     fits: int = 1
 
     @property
+    def at_once(self) -> int:
+        """Fits at once, of all workers."""
+        return self.count * self.fits
+
+    @property
     def device(self) -> str:
         """The torch device that a worker fits on."""
         return "cuda" if self.gpus else "cpu"

@@ -208,7 +208,7 @@ def _plan(
 def _trials_at_once(config: SearchConfig, workers: WorkerPlan) -> int:
     if config.trials_at_once != "auto":
         return config.trials_at_once
-    return OPTUNA_BATCH if config.searcher == "optuna" else max(_FEW_TRIALS, workers.count)
+    return OPTUNA_BATCH if config.searcher == "optuna" else max(_FEW_TRIALS, workers.at_once)
 
 
 def _grow(

@@ -57,7 +57,7 @@ class Driver:
         self._desk = Desk(speculate=job.speculate)
         self._leases = self._desk.leases
         self._timeline = Timeline(
-            self._leases.diary, self._store, folder=job.folder, workers=job.workers.count
+            self._leases.diary, self._store, folder=job.folder, workers=job.workers.at_once
         )
         self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
