@@ -4,10 +4,11 @@
     python bench/gpu.py --only zoo --dataset parquet:PATH # CIFAR-10, with the project's packages
 
 Sections (`--only`): `roofline` (what copies and matrix products reach here), `steps` (milliseconds
-of a step, interleaved, medians of `--repeats`), `together` (steps per second of several members at
-once, in threads of one process and in processes), `exact` (whether graphs, steps without graphs
-and members beside others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo`
-contenders on Split-CIFAR10, all seeds at once).
+of a step, interleaved, medians of `--repeats`), `kernels` (in which of them a step spends its time,
+and the GPU's clocks meanwhile), `together` (steps per second of several members at once, in threads
+of one process and in processes), `exact` (whether graphs, steps without graphs and members beside
+others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo` contenders on
+Split-CIFAR10, all seeds at once). Python takes half a minute to import all that determinism needs.
 """
 
 import argparse
@@ -22,12 +23,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
@@ -40,14 +41,14 @@ from zoo_ray.members.graphs import GraphedSteps
 from zoo_ray.members.memory import fit_bytes
 from zoo_ray.members.predict import torch_settings
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
-from zoo_ray.members.training import Training, TrainingSet
+from zoo_ray.members.training import BATCHES_AT_ONCE, Training, TrainingSet
 from zoo_ray.networks import build_network, on_gpu
 from zoo_ray.networks.heads import MultiHead
 from zoo_ray.rules import Rules
 from zoo_ray.task import Part, Task
 from zoo_ray.zoo.growth import Growth, Wanted
 
-SECTIONS = ("roofline", "steps", "together", "exact", "memory", "zoo")
+SECTIONS = ("roofline", "kernels", "steps", "together", "exact", "memory", "zoo")
 NETWORKS = ("small_conv", "wrn16_4")
 BATCHES = (16, 128)
 # Each row has the tricks of those before it, too.
@@ -61,6 +62,7 @@ TRICKS = {
     "ours_eager": "our steps, one by one",
     "graphs": "+ CUDA graphs",
     "ours": "+ norm, pooling and ReLU as kernels of ours",
+    "free": "the same, if bits need not come again",
 }
 TOGETHER = (1, 2, 4, 8, 16)
 DEVICE = "cuda"
@@ -125,6 +127,39 @@ def _timed(work: Callable[[], object], *, times: int) -> float:
 # ---- steps
 
 
+def kernels(arguments: argparse.Namespace) -> dict[str, dict]:
+    """For each network at batch 16: kernels of a step, microseconds of each, and the GPU's clocks
+    while it takes steps."""
+    from torch.profiler import ProfilerActivity, profile
+
+    table = {}
+    for network in arguments.networks:
+        with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
+            taking = _our_steps(network, 16, capture=True)
+            for _ in range(300):
+                next(taking)
+            asked = "--query-gpu=clocks.sm,clocks.mem,pstate", "--format=csv,noheader"
+            smi = subprocess.Popen(["nvidia-smi", *asked], stdout=subprocess.PIPE, text=True)
+            while smi.poll() is None:
+                next(taking)
+            torch.cuda.synchronize()
+            with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+                for _ in range(BATCHES_AT_ONCE):
+                    next(taking)
+                torch.cuda.synchronize()
+        events = [event for event in profiled.key_averages() if event.self_device_time_total]
+        events.sort(key=lambda event: -event.self_device_time_total)
+        table[network] = {
+            "clocks": smi.stdout.read().strip(),
+            "kernels_per_step": sum(event.count for event in events) / BATCHES_AT_ONCE,
+            "us_per_step": {
+                event.key[:80]: round(event.self_device_time_total / BATCHES_AT_ONCE, 2)
+                for event in events[:30]
+            },
+        }
+    return table
+
+
 def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Milliseconds of a step, by network and batch, then by row; and plain over ours."""
     table = {}
@@ -142,13 +177,18 @@ def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _step_s(row: str, network: str, batch: int) -> float:
-    on_gpu.kernels = usual_kernels if row == "ours" else lambda _: None
-    if row in ("ours_eager", "graphs", "ours"):
+    is_ours = row in ("ours_eager", "graphs", "ours", "free")
+    on_gpu.kernels = usual_kernels if row in ("ours", "free") else lambda _: None
+    if is_ours:
         taking = _our_steps(network, batch, capture=row != "ours_eager")
         count = 60 if row == "ours_eager" else 1000
     else:
         taking, count = _plain_steps(row, network, batch), 60
-    with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
+    settings = torch_settings(threads=1) if is_ours else nullcontext()
+    with settings, torch.cuda.stream(torch.cuda.Stream()):
+        if row == "free":  # until the settings are put back
+            torch.use_deterministic_algorithms(False)
+            torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
         for _ in range(30):
             next(taking)
         torch.cuda.synchronize()
@@ -353,9 +393,8 @@ def exact(_: argparse.Namespace) -> dict[str, dict]:
     tasks = [_made_up(1_500, 10), _made_up(1_000, 11)]
     found = {"kernels": _kernels_error()}
     print(found, file=sys.stderr)
-    for network, precision in [(name, "bfloat16") for name in NETWORKS] + [
-        ("small_conv", "float32")
-    ]:
+    cases = [*((network, "bfloat16") for network in NETWORKS), ("small_conv", "float32")]
+    for network, precision in cases:
         specs = []
         for seed in range(4):
             spec = _spec(tasks, network, 16, epochs=2, seed=seed)
@@ -381,7 +420,8 @@ def exact(_: argparse.Namespace) -> dict[str, dict]:
 
 
 def _kernels_error() -> dict[str, float]:
-    """The largest of ||ours - torch's|| / ||torch's|| in float32: results, gradients, statistics."""
+    """How far our kernels are from torch's operators in float32: the largest of ||ours - theirs|| /
+    ||theirs|| over results, gradients and statistics."""
     errors = {}
     for pool, shape in (
         (True, (16, 80, 13, 13)),
