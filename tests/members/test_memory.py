@@ -41,8 +41,9 @@ def test_a_larger_batch_and_wider_numbers_take_more():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU of 1,000 bytes, of which 900 are for us."""
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 2000))
+    """A GPU that has 1,000 bytes for us, of which 900 are of use."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (800, 2000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 200)
     monkeypatch.setattr(memory, "_devices", {})
     monkeypatch.setattr(memory, "_WAIT_S", 0.01)
     return "cuda"

@@ -18,7 +18,7 @@ from zoo_ray.task import Task
 
 # cuBLAS's workspaces, of the thread that fits and of the one that goes backward, and cuDNN's.
 _LIBRARIES = 192 << 20
-# What is free when the first fit begins is not all for us: memory is taken in blocks.
+# Memory is taken in blocks, so what is free is not all of use.
 _USABLE = 0.9
 _CHOICES_BYTES = 2 * 6 * 8  # of a sample, in the epoch that is learnt and in the next one
 _WAIT_S = 0.5
@@ -27,7 +27,7 @@ _WAIT_S = 0.5
 @dataclass
 class _Device:
     changed: threading.Condition
-    usable: int
+    usable: int = 0
     taken: int = 0
     fits: int = 0
     is_one_alone: bool = False
@@ -79,6 +79,9 @@ def room(needed: int, *, device: str, alone: bool, alive: Callable[[], None]) ->
         while here.fits and (alone or here.is_one_alone or here.taken + needed > here.usable):
             here.changed.wait(_WAIT_S)
             alive()
+        if not here.fits:  # other processes may share it, and come and go
+            free, _ = torch.cuda.mem_get_info(device)
+            here.usable = int(_USABLE * (free + torch.cuda.memory_reserved(device)))
         if needed > here.usable:
             raise OutOfMemory(
                 f"a fit takes about {_gb(needed)} GB and this GPU has {_gb(here.usable)} to give; "
@@ -106,8 +109,7 @@ def fits_under_way() -> int:
 def _device(device: str) -> _Device:
     with _devices_lock:
         if device not in _devices:
-            free, _ = torch.cuda.mem_get_info(device)
-            _devices[device] = _Device(threading.Condition(), usable=int(_USABLE * free))
+            _devices[device] = _Device(threading.Condition())
         return _devices[device]
 
 
