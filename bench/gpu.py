@@ -8,7 +8,7 @@ of a step, interleaved, medians of `--repeats`), `kernels` (in which of them a s
 and the GPU's clocks meanwhile), `together` (steps per second of several members at once, in threads
 of one process and in processes), `exact` (whether graphs, steps without graphs and members beside
 others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo` contenders on
-Split-CIFAR10, all seeds at once). Python takes half a minute to import all that determinism needs.
+Split-CIFAR10, all seeds at once).
 """
 
 import argparse

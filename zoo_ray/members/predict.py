@@ -183,7 +183,8 @@ def _settings() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
     # cuBLAS is deterministic with a workspace of a fixed size; read when CUDA is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    # Not use_deterministic_algorithms, which imports the whole compiler to tell it, too.
+    torch.set_deterministic_debug_mode("error")
     # That would fill each new tensor with NaN, lest somebody read it before it is written: nobody
     # does, and a step makes some ninety tensors.
     deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
