@@ -37,6 +37,7 @@ def test_zoo(dataset):
     assert 0 <= found["plain_accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_zoo_with_one_contestant(dataset):
     found = bench("zoo", "--epochs", "1", "--dataset", dataset, "--only", "competent")
     assert found["competent_s"] > 0

@@ -40,7 +40,7 @@ def oracle(tmp_path_factory):
     return grow(quickstart(store, **{"workers.count": 0}), name="quickstart")
 
 
-@pytest.mark.parametrize("speculate", [True, False])
+@pytest.mark.parametrize("speculate", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
     """The first two episodes are certain; of the rest, a worker of two does its share early."""
     keys = {"workers.count": 2, "workers.speculate": str(speculate).lower()}
