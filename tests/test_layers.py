@@ -21,7 +21,7 @@ LAYERS = [
     {"zoo_ray.members"},
     {"zoo_ray.zoo"},
     {"zoo_ray.store"},
-    {"zoo_ray.progress", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.failures"},
+    {"zoo_ray.progress", "zoo_ray.lines", "zoo_ray.replay", "zoo_ray.claims", "zoo_ray.failures"},
     {"zoo_ray.search", "zoo_ray.outcomes"},
     {"zoo_ray.fitting"},
     {"zoo_ray.sequential", "zoo_ray.stored"},

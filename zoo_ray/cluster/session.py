@@ -24,6 +24,14 @@ from zoo_ray.progress import Progress
 from zoo_ray.task import Task
 
 NAMESPACE = "zoo_ray"
+SETTINGS = {
+    # Each of these would be one more process that imports Ray Train, for seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # How late Train notices that the workers are done.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
+"""Environment of all that works for a run."""
 log = logging.getLogger("zoo_ray")
 
 _POLL_S = 0.5
@@ -47,9 +55,9 @@ def connect(address: str) -> None:
     """
     if ray.is_initialized():
         return
-    _quiet()
+    use_token()
     try:
-        _check_answers(address)
+        check_answers(address)
         _init(address=address)
     except (OSError, ValueError, RuntimeError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
@@ -59,7 +67,15 @@ def connect(address: str) -> None:
         ) from None
 
 
-def _check_answers(address: str) -> None:
+def use_token() -> None:
+    """Have Ray use this user's token, if there is one, whatever the cluster's address."""
+    from ray._private.authentication import authentication_token_setup as setup
+
+    _quiet()
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def check_answers(address: str) -> None:
     """Raise OSError or ValueError at once, where Ray would go on asking for minutes."""
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -209,12 +225,8 @@ def _init(**options: Any) -> None:
 
 def _quiet() -> None:
     """Settings for Ray: what this process sets, the processes of a local Ray inherit."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Each of these would be one more process that imports Ray Train, for seconds.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    # How late Train notices that the workers are done.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    for key, value in ({"RAY_USAGE_STATS_ENABLED": "0"} | SETTINGS).items():
+        os.environ.setdefault(key, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
 
 
