@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ from zoo_ray.lines import Line, last_line
 
 _TUNNEL = "http://127.0.0.1:8265"
 _ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
 
@@ -92,6 +94,8 @@ class Jobs:
 
     def __init__(self, address: str | None = None) -> None:
         use_token()
+        for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         self.url, self.here = _resolve(address)
         with self._errors(), _without(*_ADDRESSES):
             self._client = JobSubmissionClient(self.url)
@@ -125,14 +129,13 @@ class Jobs:
             entrypoint = f'PATH="{Path(sys.executable).parent}:$PATH" {entrypoint}'
         with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder, self._errors():
             pack(submission, Path(folder), script=script)
-            identity: str = self._client.submit_job(
+            return self._submit(
                 # It asks for no CPU and no GPU: Ray runs it on the head.
                 entrypoint=entrypoint,
                 submission_id=_identity(submission.name),
                 runtime_env={"working_dir": folder, "env_vars": SETTINGS},
                 metadata=submission.to_metadata(),
             )
-        return identity
 
     def resume(self, run: str, *, script: Path) -> str:
         """Submit again what a run's latest job was to do; returns the new job's id.
@@ -203,6 +206,18 @@ class Jobs:
             found = self._client.list_jobs()
         jobs = [job for details in found if (job := _job(details)) is not None]
         return sorted(jobs, key=lambda job: job.started or time.time())
+
+    def _submit(self, **job: Any) -> str:
+        give_up = time.monotonic() + _STARTS_WITHIN_S
+        while True:
+            try:
+                identity: str = self._client.submit_job(**job)
+                return identity
+            except RuntimeError as error:
+                # A Ray that has only just been started takes jobs some seconds later.
+                if "No available agent" not in str(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(1)
 
     def _refuse_other_ray(self) -> None:
         ours = version("ray")

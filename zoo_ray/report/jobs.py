@@ -17,10 +17,11 @@ def jobs_table(jobs: Sequence[Job], *, title: str) -> RenderableType:
     """Jobs, one a line."""
     if not jobs:
         return f"{escape(title)}: no jobs; `submit` makes one"
-    table = Table(title=escape(title), title_justify="left")
-    for header in ("job", "run", "state"):
+    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table.add_column("job", no_wrap=True)
+    for header in ("run", "state"):
         table.add_column(header, overflow="fold")
-    for header in ("done", "accuracy", "time left"):
+    for header in ("done", "accuracy", "left"):
         table.add_column(header, justify="right", no_wrap=True)
     for job in jobs:
         colour = _COLOURS.get(job.state)
