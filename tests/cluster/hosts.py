@@ -114,7 +114,7 @@ class Hosts:
             "HOSTS": " ".join(map(str, self._numbers)),
             "KEPT": " ".join(_KEPT),
             "ENVIRONMENT": sys.prefix,
-            "PATH": f"{sys.prefix}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "PATH": f"{sys.prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "RAY_USAGE_STATS_ENABLED": "0",
         }
 

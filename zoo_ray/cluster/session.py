@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.util import placement_group_table
 
 from zoo_ray.cluster.driver import Driver, RunDriver
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
@@ -40,6 +41,8 @@ _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
+# Ray Train takes some seconds to start a worker that has a place.
+_WAITS_S = 30.0
 _KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
 _GO_ON = "the same command goes on where it ended"
 
@@ -301,6 +304,38 @@ class _Groups:
             thread.join(timeout=max(deadline - time.monotonic(), 0))
 
 
+class _Waiting:
+    """Says now and then what a job waits for, while nothing is being fitted."""
+
+    def __init__(self, job: Job) -> None:
+        self._workers = job.workers
+        self._since = time.monotonic()
+
+    def look(self, progress: Any) -> None:
+        """Hear how the job is."""
+        now = time.monotonic()
+        if progress is None or progress.fits:
+            self._since = now
+        elif now - self._since > _WAITS_S:
+            self._since = now
+            with contextlib.suppress(Exception):  # whatever it is, the watch hears of it
+                groups = placement_group_table().values()  # else workers are about to begin
+                if any(group["state"] == "PENDING" for group in groups):
+                    log.warning("%s", self._line(cluster_offer()))
+
+    def _line(self, offer: Offer) -> str:
+        workers = self._workers
+        kinds = [("CPUs", workers.cpus, offer.cpus, 0), ("GPUs", workers.gpus, offer.gpus, 1)]
+        asked = " and ".join(f"{each:g} {kind}" for kind, each, _, _ in kinds if each)
+        free = " and ".join(
+            f"{left:g} of {sum(node[place] for node in offer.nodes):g} {kind}"
+            for kind, each, left, place in kinds
+            if each
+        )
+        more = ", and more nodes are to be launched" if any(offer.to_come) else ""
+        return f"waiting for a worker with {asked}: {free} are free{more}"
+
+
 def _watch(
     driver: Any, groups: _Groups, job: Job, on_progress: Callable[[Any], None]
 ) -> tuple[str | None, Any]:
@@ -313,11 +348,13 @@ def _watch(
     most_members = -1
     away_since: float | None = None
     deaths = 0
+    waiting = _Waiting(job)
 
     def look() -> None:
         nonlocal seen, most_members, away_since, deaths
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
+        waiting.look(progress)
         if progress is not None:
             if progress.members_done > most_members:
                 most_members, deaths = progress.members_done, 0
