@@ -12,6 +12,7 @@ from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job, RunJob
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
+from zoo_ray.cluster.watching import DriverMetrics, accuracies, write_log
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
@@ -64,6 +65,8 @@ class Driver:
         self._first_fit: float | None = seen.first_fit if seen else None
         self._has_read = False
         self._error: str | None = None
+        self._metrics = DriverMetrics(job.folder)
+        write_log(job.folder)
         self._started.set()
         if not self._restarted:
             self._leasing.set()
@@ -212,7 +215,21 @@ class Driver:
         async with self._changed:
             await self._changed.wait_for(self._over)
         watching.cancel()
+        self._tell_metrics()
         return self._error
+
+    def _tell_metrics(self) -> None:
+        self._metrics.tell(
+            fitted=len(self._fitted),
+            taken=len(self._taken),
+            waiting=self._leases.waiting,
+            fits=len(self._leases.held()),
+            accuracy=self._accuracies(),
+        )
+
+    def _accuracies(self) -> dict[str, float]:
+        """Of the tasks seen, by name, where there is one zoo."""
+        return {}
 
     async def _join(self, worker: Worker) -> None:
         if predecessor := self._leases.predecessor(worker):
@@ -223,6 +240,7 @@ class Driver:
         """Take the specs of workers that are dead or hang."""
         while True:
             await asyncio.sleep(_WATCH_S)
+            self._tell_metrics()
             now, timeout_s = time.monotonic(), self._job.fit_timeout_s
             hung = self._leases.quiet(now=now, for_s=timeout_s)
             for worker in self._leases.quiet(now=now, for_s=min(_QUIET_S, timeout_s)):
@@ -346,6 +364,9 @@ class RunDriver(Driver):
 
     def _needed(self) -> Set[str]:
         return self._growth.certain
+
+    def _accuracies(self) -> dict[str, float]:
+        return accuracies(self._growth)
 
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
         line = await asyncio.to_thread(

@@ -15,6 +15,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from zoo_ray.cluster.ask import ask
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import Answer, Worker
+from zoo_ray.cluster.watching import FitLog
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
 from zoo_ray.store import Store
@@ -85,6 +86,7 @@ def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
                 "driver": driver,
                 "store": job.store,
                 "call": job.call,
+                "run": job.folder,
                 "device": job.workers.device,
                 "first_rank": first_rank,
                 "checkpoint_s": job.checkpoint_s,
@@ -116,8 +118,9 @@ def pull(config: dict[str, Any]) -> None:
     """A worker's life: lease, fit, publish, until there is nothing left.
 
     Args:
-        config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `device` (of
-            torch), `first_rank` (see `run_group`) and `images` (references to the tasks, nested).
+        config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `run` (the
+            job's folder), `device` (of torch), `first_rank` (see `run_group`) and `images`
+            (references to the tasks, nested).
     """
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
@@ -132,10 +135,12 @@ def pull(config: dict[str, Any]) -> None:
         return
     (references,) = config["images"]
     worker = _this_worker(config["device"], first_rank=config["first_rank"])
+    fits = FitLog(config["run"])
     tasks: dict[int, Task] = {}
 
     while (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
+        fits.begin(wanted)
         for position in wanted.tasks:
             if position not in tasks:
                 tasks[position] = ray.get(references[position])
@@ -165,10 +170,13 @@ def pull(config: dict[str, Any]) -> None:
             store.publish_member(wanted.spec, member, call=config["call"])
         # What was dropped leaves its checkpoints to be collected: another run may want the member.
         except (CutShort, _Dropped):
+            fits.end("left")
             ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
+            fits.end("failed")
             ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
+            fits.end("is published", seconds=member.fit_s)
             ask(driver.published, digest)
         # After the exception and what its traceback holds are gone.
         release_memory()
