@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def head():
             "dashboard_port": ports[0],
             "dashboard_agent_listen_port": ports[1],
             "object_store_memory": 200_000_000,
+            "_system_config": {"metrics_report_interval_ms": 500},
         },
     )
     yield cluster
@@ -86,7 +88,7 @@ def command(cluster, tmp_path):
 
 
 def test_a_job_that_is_stopped_and_resumed_gives_the_zoo_and_fits_nothing_twice(
-    command, cluster, tmp_path
+    command, head, cluster, tmp_path
 ):
     overrides = [f"--set={key}={value}" for key, value in LONG.items()]
     train = ["train", str(QUICKSTART), "--name", "my zoo", *overrides, "--json"]
@@ -106,6 +108,13 @@ def test_a_job_that_is_stopped_and_resumed_gives_the_zoo_and_fits_nothing_twice(
     published = {path.parent.name for path in tmp_path.glob("zoo_store/members/*/member.json")}
 
     second = command("resume", "my zoo", "--json")["id"]
+    seen = set()
+
+    def all_metrics():
+        seen.update(metrics(head))
+        return seen >= METRICS
+
+    wait_until(all_metrics, seconds=240)
     log = subprocess.run(
         [sys.executable, ROOT / "run_cluster.py", "logs", "-f", second, "--address", cluster],
         capture_output=True,
@@ -125,6 +134,22 @@ def test_a_job_that_is_stopped_and_resumed_gives_the_zoo_and_fits_nothing_twice(
     assert (job["state"], job["done"]) == ("succeeded", "episode 3/3")
     assert job["accuracy"] == pytest.approx(100 * result["average_accuracy"], abs=0.051)
     assert not command("stop", second, "--json")["stopped"]
+
+
+METRICS = {
+    *("members_fitted", "members_waiting", "fits", "driver_ms_per_member", "test_accuracy"),
+    "fit_seconds",
+}
+
+
+def metrics(head):
+    """Names of our metrics for this run, as Prometheus reads them."""
+    node = head.head_node
+    with urllib.request.urlopen(
+        f"http://{node.node_ip_address}:{node.metrics_export_port}"
+    ) as page:
+        found = re.findall(r"^ray_zoo_ray_(\w+?)(?:_total|_sum)?{(.*)}", page.read().decode(), re.M)
+    return {name for name, labels in found if 'run="runs/my zoo"' in labels}
 
 
 def left_on(cluster):
