@@ -57,6 +57,10 @@ def test_whether_a_run_waits_for_workers_is_said():
     assert "waiting" not in run_line(progress(members_done=10))
 
 
+def test_of_what_was_all_read_the_result_is_told():
+    assert last_line("| a table |\naverage accuracy   99.15%\n") == Line("all read", "99.15")
+
+
 @pytest.mark.parametrize("log", ["", "nothing yet\n", "said: episode 3/5 of the series\n"])
 def test_a_log_without_such_lines(log):
     assert last_line(log) is None

@@ -13,6 +13,7 @@ _LINE = re.compile(
     r"(?P<done>episode \d+/\d+|\d+ of \d+ trials|\d+ of at most \d+ members)\b.*?"
     r"(?:  (?:accuracy|best) (?P<accuracy>[\d.]+)%)?(?:  left (?P<left>[^ ].*))?"
 )
+_RESULT = re.compile(r"average accuracy +(?P<accuracy>[\d.]+)%")
 
 
 class Line(NamedTuple):
@@ -71,11 +72,14 @@ def comparison_line(progress: SearchProgress, *, asked: int) -> str:
 
 
 def last_line(log: str) -> Line | None:
-    """What the last of such lines in a log says."""
-    for line in reversed(log.splitlines()):
-        if found := _LINE.fullmatch(line.strip()):
+    """What the last of such lines in a log says, or the result where there are none: all was read
+    from the store."""
+    lines = [line.strip() for line in reversed(log.splitlines())]
+    for line in lines:
+        if found := _LINE.fullmatch(line):
             return Line(found["done"], found["accuracy"], found["left"])
-    return None
+    results = filter(None, map(_RESULT.fullmatch, lines))
+    return next((Line("all read", found["accuracy"]) for found in results), None)
 
 
 def _left(share: float, *, since: float | None) -> str:

@@ -220,11 +220,7 @@ class Jobs:
                 time.sleep(1)
 
     def _refuse_other_ray(self) -> None:
-        ours = version("ray")
-        with self._errors():
-            theirs = requests.get(
-                f"{self.url}/api/version", headers=self._client._headers, timeout=30
-            ).json()["ray_version"]
+        ours, theirs = version("ray"), str(self._client._server_ray_version)
         if theirs.split(".")[:2] != ours.split(".")[:2]:
             raise UserError(
                 f"--address {self.url}: this cluster runs Ray {theirs}, where Ray {ours} is needed "

@@ -37,6 +37,7 @@ log = logging.getLogger("zoo_ray")
 
 _POLL_S = 0.5
 _GROUPS_END_S = 30.0
+_PLACELESS_END_S = 5.0
 _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
@@ -298,10 +299,18 @@ class _Groups:
         return f"the workers ended: {self._problem or 'nothing is known of why'}; {_GO_ON}"
 
     def join(self) -> None:
-        """Wait for the workers to end, for a while."""
-        deadline = time.monotonic() + _GROUPS_END_S
+        """Wait for the workers to end, for a while; those that never began do not."""
+        deadline = time.monotonic() + (
+            _PLACELESS_END_S if _some_group_has_no_place() else _GROUPS_END_S
+        )
         for thread in self._threads:
             thread.join(timeout=max(deadline - time.monotonic(), 0))
+
+
+def _some_group_has_no_place() -> bool:
+    """Whether workers wait for a node that has room for them: ours, or another command's."""
+    groups = placement_group_table().values()
+    return any(group["state"] == "PENDING" for group in groups)
 
 
 class _Waiting:
@@ -319,8 +328,7 @@ class _Waiting:
         elif now - self._since > _WAITS_S:
             self._since = now
             with contextlib.suppress(Exception):  # whatever it is, the watch hears of it
-                groups = placement_group_table().values()  # else workers are about to begin
-                if any(group["state"] == "PENDING" for group in groups):
+                if _some_group_has_no_place():  # else workers are about to begin
                     log.warning("%s", self._line(cluster_offer()))
 
     def _line(self, offer: Offer) -> str:

@@ -9,6 +9,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
@@ -25,6 +26,7 @@ from zoo_ray.task import Task
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
 GROUP_RESTARTS = 10
+_PASSING = (RayActorError, WorkerGroupStartupTimeoutError)
 
 
 class _Independent(Backend):
@@ -66,10 +68,11 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
             # Train's controller has died; or a worker died while it was replacing another, where
             # it gives up.
             died = error.controller_failure if isinstance(error, ControllerError) else error
-            restarts += 1
+            # Nodes that are to be launched, or another's workers, take as long as they take.
+            restarts += not isinstance(died, WorkerGroupStartupTimeoutError)
             # Without a Ray all is over, and another try would start one.
             given_up = restarts > GROUP_RESTARTS or not ray.is_initialized()
-            if not isinstance(died, RayActorError) or given_up:
+            if not isinstance(died, _PASSING) or given_up:
                 raise
 
 
