@@ -139,7 +139,7 @@ def split_over_nodes(workers: WorkerPlan, *, nodes: Sequence[tuple[float, float]
         workers: who is to be split.
         nodes: CPUs and GPUs of each.
     """
-    rooms = (_room(node, cpus=workers.cpus, gpus=workers.gpus) for node in nodes)
+    rooms = (room_on(node, workers) for node in nodes)
     sizes, left = [], workers.count
     for room in sorted(rooms, reverse=True):
         sizes.append(min(room, left))
@@ -147,6 +147,11 @@ def split_over_nodes(workers: WorkerPlan, *, nodes: Sequence[tuple[float, float]
     small = math.ceil(left / _GROUPS_TO_COME)
     to_come = [min(small, left - begun) for begun in range(0, left, small or 1)]
     return [size for size in [*sizes, *to_come] if size]
+
+
+def room_on(node: tuple[float, float], workers: WorkerPlan) -> int:
+    """How many of these workers a node of so many CPUs and GPUs holds."""
+    return _room(node, cpus=workers.cpus, gpus=workers.gpus)
 
 
 def _room(node: tuple[float, float], *, cpus: float, gpus: float) -> int:

@@ -115,11 +115,7 @@ def test_a_job_that_is_stopped_and_resumed_gives_the_zoo_and_fits_nothing_twice(
         return seen >= METRICS
 
     wait_until(all_metrics, seconds=240)
-    log = subprocess.run(
-        [sys.executable, ROOT / "run_cluster.py", "logs", "-f", second, "--address", cluster],
-        capture_output=True,
-        text=True,
-    )
+    log = logs(second, cluster, "-f")
     assert log.returncode == 0, log.stderr
     result = json.loads(next(line for line in log.stdout.splitlines() if line.startswith("{")))
     assert (result["read"], result["fitted"]) == (len(published), 3 - len(published))
@@ -160,14 +156,36 @@ def left_on(cluster):
     return [*(actors - {"_AutoscalingCoordinatorActor"}), *groups]
 
 
+def test_a_node_that_joins_is_used(command, head, cluster):
+    words = ["train", str(QUICKSTART), "--set", "recipe.epochs=300", "--name", "growing"]
+    job = command("submit", "--json", "--", *words)["id"]
+    wait_until(lambda: pids_of("ray::RayTrainWorker"), seconds=120)
+    node = head.add_node(num_cpus=1)
+
+    def works_there():
+        return [
+            actor
+            for actor in list_actors(address=cluster)
+            if actor.class_name == "RayTrainWorker" and actor.node_id == node.node_id
+        ]
+
+    wait_until(works_there, seconds=120)
+    assert command("stop", job, "--json")["stopped"]
+    assert "a node has joined, with room for 1 workers" in logs(job, cluster).stdout
+    head.remove_node(node)
+
+
+def logs(job, cluster, *options):
+    words = ["logs", *options, job, "--address", cluster]
+    return subprocess.run(
+        [sys.executable, ROOT / "run_cluster.py", *words], capture_output=True, text=True
+    )
+
+
 def test_a_job_that_fails_says_so(command, cluster):
     words = ["train", str(QUICKSTART), "--set", "recipe.lr=1e5", "--set", "recipe.epochs=1"]
     job = command("submit", "--json", "--", *words)["id"]
-    log = subprocess.run(
-        [sys.executable, ROOT / "run_cluster.py", "logs", "-f", job, "--address", cluster],
-        capture_output=True,
-        text=True,
-    )
+    log = logs(job, cluster, "-f")
     assert log.returncode == 1
     assert "try a smaller recipe.lr" in log.stdout
 

@@ -14,13 +14,14 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util import placement_group_table
 
 from zoo_ray.cluster.driver import Driver, RunDriver
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
-from zoo_ray.offer import Offer, split_over_nodes, usable_cpus
+from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
 from zoo_ray.progress import Progress
 from zoo_ray.task import Task
 
@@ -38,6 +39,7 @@ log = logging.getLogger("zoo_ray")
 _POLL_S = 0.5
 _GROUPS_END_S = 30.0
 _PLACELESS_END_S = 5.0
+_LOOK_FOR_NODES_S = 5.0
 _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
@@ -96,21 +98,25 @@ def check_answers(address: str) -> None:
 def cluster_offer() -> Offer:
     """What the joined cluster has to give."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
     launchable = _launchable_resources()
     return Offer(
         where="the cluster",
         cpus=free.get("CPU", 0.0),
         gpus=free.get("GPU", 0.0),
-        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+        nodes=tuple(_living().values()),
         launchable_cpus=launchable.get("CPU", 0.0),
         launchable_gpus=launchable.get("GPU", 0.0),
     )
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _living() -> dict[str, tuple[float, float]]:
+    """CPUs and GPUs of each living node, by its id."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
+    return {
+        node["NodeID"]: (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in nodes
+        if node["Alive"]
+    }
 
 
 def grow_on_ray(
@@ -269,18 +275,44 @@ class _Groups:
     """
 
     def __init__(self, job: Job, driver: Any) -> None:
-        sizes = split_over_nodes(job.workers, nodes=cluster_offer().nodes)
+        self._job, self._driver = job, driver
         self._problem: str | None = None
-        self._threads = [
-            threading.Thread(
-                target=self._run,
-                kwargs={"job": job, "driver": driver, "first_rank": sum(sizes[:i]), "size": size},
-                daemon=True,
-            )
-            for i, size in enumerate(sizes)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._workers = 0
+        self._next_look = 0.0
+        nodes = _living()
+        self._nodes = set(nodes)
+        # Groups for nodes that an autoscaler is to launch wait for these.
+        self._grows = job.most_workers > job.workers.count and not any(cluster_offer().to_come)
+        for size in split_over_nodes(job.workers, nodes=list(nodes.values())):
+            self._start(size)
+
+    def welcome(self) -> None:
+        """Start workers on nodes that have joined the cluster since this was asked before."""
+        now = time.monotonic()
+        if not self._grows or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_FOR_NODES_S
+        nodes = _living()
+        for node in nodes.keys() - self._nodes:
+            # A group that has lost its node may have taken it.
+            free = available_resources_per_node().get(node, {})  # type: ignore[no-untyped-call]
+            room = room_on((free.get("CPU", 0.0), free.get("GPU", 0.0)), self._job.workers)
+            if size := min(room, self._job.most_workers - self._workers):
+                log.warning("a node has joined, with room for %d workers", size)
+                self._start(size)
+        self._nodes |= nodes.keys()
+
+    def _start(self, size: int) -> None:
+        group = {
+            "job": self._job,
+            "driver": self._driver,
+            "first_rank": self._workers,
+            "size": size,
+        }
+        self._workers += size
+        self._threads.append(threading.Thread(target=self._run, kwargs=group, daemon=True))
+        self._threads[-1].start()
 
     def _run(self, **group: Any) -> None:
         from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
@@ -363,6 +395,7 @@ def _watch(
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         waiting.look(progress)
+        groups.welcome()
         if progress is not None:
             if progress.members_done > most_members:
                 most_members, deaths = progress.members_done, 0
