@@ -132,7 +132,7 @@ def test_a_path_that_the_cluster_does_not_see(item, said):
         run_cluster._submission(words).with_paths(here=False)
 
 
-@pytest.mark.parametrize("store", ["s3://bucket/zoos", "/shared/zoos"])
+@pytest.mark.parametrize("store", ["s3://bucket/zoos", "/shared/zoos", "~/zoos"])
 def test_a_path_that_means_the_same_everywhere_stays(store):
     words = ["train", QUICKSTART, "--store", store, "--set", "benchmark.dataset=idx:s3://b/mnist"]
     submission = run_cluster._submission(words)

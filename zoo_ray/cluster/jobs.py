@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import shlex
 import sys
 import tempfile
 import time
@@ -126,16 +127,19 @@ class Jobs:
         entrypoint = submission.entrypoint()
         if self.here:
             # Ray may have been started without its environment being activated.
-            entrypoint = f'PATH="{Path(sys.executable).parent}:$PATH" {entrypoint}'
-        with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder, self._errors():
-            pack(submission, Path(folder), script=script)
-            return self._submit(
-                # It asks for no CPU and no GPU: Ray runs it on the head.
-                entrypoint=entrypoint,
-                submission_id=_identity(submission.name),
-                runtime_env={"working_dir": folder, "env_vars": SETTINGS},
-                metadata=submission.to_metadata(),
+            entrypoint = (
+                f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {entrypoint}'
             )
+        with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder:
+            pack(submission, Path(folder), script=script)
+            with self._errors():
+                return self._submit(
+                    # It asks for no CPU and no GPU: Ray runs it on the head.
+                    entrypoint=entrypoint,
+                    submission_id=_identity(submission.name),
+                    runtime_env={"working_dir": folder, "env_vars": SETTINGS},
+                    metadata=submission.to_metadata(),
+                )
 
     def resume(self, run: str, *, script: Path) -> str:
         """Submit again what a run's latest job was to do; returns the new job's id.

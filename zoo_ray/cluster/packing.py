@@ -15,6 +15,7 @@ import yaml
 
 import zoo_ray
 from zoo_ray.address import parse_address
+from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.networks import is_own
 
@@ -94,8 +95,9 @@ class Submission:
         if colon and kind in _WITH_PATHS and "://" not in path:
             shown = f"benchmark.dataset = {benchmark['dataset']}"
             benchmark["dataset"] = f"{kind}:{_absolute(path, shown=shown, here=here)}"
-        if here and "://" not in benchmark.get("data_dir", "data"):
-            benchmark["data_dir"] = str(Path(benchmark.get("data_dir", "data")).absolute())
+        if here:
+            data_dir = benchmark.get("data_dir", BenchmarkConfig.model_fields["data_dir"].default)
+            benchmark["data_dir"] = str(Path(data_dir).expanduser().absolute())
         run["benchmark"] = benchmark
         config = {**self.config, "base": run} if "base" in self.config else run
         return Submission(self.command, self.name, config, self.options, self.networks)
@@ -157,11 +159,12 @@ def _copy_sources(package: Path, to: Path) -> None:
 
 
 def _absolute(path: str, *, shown: str, here: bool) -> str:
-    expanded = Path(path).expanduser()
-    if not here and not expanded.is_absolute():
+    if here:
+        return str(Path(path).expanduser().absolute())
+    if not path.startswith(("/", "~")):
         raise UserError(
             f"{shown}: a folder of this machine, which the cluster does not see; give "
             "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or the absolute path of a folder that all its "
             "nodes share"
         )
-    return str(expanded.absolute())
+    return path
