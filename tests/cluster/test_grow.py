@@ -254,7 +254,7 @@ def test_more_than_the_cluster_can_have_is_refused_and_nothing_is_written(tmp_pa
 
 @pytest.mark.slow
 def test_a_run_waits_as_long_as_others_have_the_cluster(oracle, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
     monkeypatch.setattr("zoo_ray.cluster.workers.GROUP_START_FAILURES", 1)
     monkeypatch.setattr("zoo_ray.cluster.session._WAITS_S", 2)
 
