@@ -19,6 +19,7 @@ from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util import placement_group_table
 
 from zoo_ray.cluster.driver import Driver, RunDriver
+from zoo_ray.cluster.health import end_controllers
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
 from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
@@ -164,6 +165,9 @@ def work(
                 problem, progress = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
             groups.join()
+        except Exception:
+            groups.end()
+            raise
         finally:
             with contextlib.suppress(Exception):  # of a cluster that is gone
                 ray.kill(driver)
@@ -278,6 +282,7 @@ class _Groups:
         self._job, self._driver = job, driver
         self._problem: str | None = None
         self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
         self._workers = 0
         self._next_look = 0.0
         nodes = _living()
@@ -309,6 +314,7 @@ class _Groups:
             "driver": self._driver,
             "first_rank": self._workers,
             "size": size,
+            "over": self._over,
         }
         self._workers += size
         self._threads.append(threading.Thread(target=self._run, kwargs=group, daemon=True))
@@ -331,10 +337,20 @@ class _Groups:
         return f"the workers ended: {self._problem or 'nothing is known of why'}; {_GO_ON}"
 
     def join(self) -> None:
-        """Wait for the workers to end, for a while; those that never began do not."""
-        deadline = time.monotonic() + (
-            _PLACELESS_END_S if _some_group_has_no_place() else _GROUPS_END_S
-        )
+        """Wait for the workers to end, for a while; those that never began are ended."""
+        self._wait(_PLACELESS_END_S if _some_group_has_no_place() else _GROUPS_END_S)
+        if any(thread.is_alive() for thread in self._threads):
+            self.end()
+
+    def end(self) -> None:
+        """End all groups, whatever they do: one that still asks a Ray that this process has left
+        ends the process."""
+        self._over.set()
+        end_controllers()
+        self._wait(_PLACELESS_END_S)
+
+    def _wait(self, for_s: float) -> None:
+        deadline = time.monotonic() + for_s
         for thread in self._threads:
             thread.join(timeout=max(deadline - time.monotonic(), 0))
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 import uuid
 from typing import Any
 
@@ -45,7 +46,7 @@ class _IndependentWorkers(BackendConfig):
         return _Independent
 
 
-def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
+def run_group(*, job: Job, driver: Any, first_rank: int, size: int, over: threading.Event) -> None:
     """Run a group of workers until every one of them was told that all is over.
 
     The group ends with the process that called this. That is the entrypoint rather than the
@@ -56,6 +57,7 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
         driver: handle of the driver.
         first_rank: of the group's workers among all of the run.
         size: how many workers the group has.
+        over: set when a group that ends early is not to be followed by another.
 
     Raises:
         Exception: the group ended early, or could not start.
@@ -71,7 +73,7 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
             # Nodes that are to be launched, or another's workers, take as long as they take.
             restarts += not isinstance(died, WorkerGroupStartupTimeoutError)
             # Without a Ray all is over, and another try would start one.
-            given_up = restarts > GROUP_RESTARTS or not ray.is_initialized()
+            given_up = restarts > GROUP_RESTARTS or over.is_set() or not ray.is_initialized()
             if not isinstance(died, _PASSING) or given_up:
                 raise
 
