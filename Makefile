@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ROUNDS ?= 20
 
-.PHONY: env run test test-slow chaos format
+.PHONY: env run test test-slow test-cluster chaos format
 
 env: .venv/ready
 
@@ -31,6 +31,10 @@ test: env
 
 test-slow: env
 	$(BIN)/python -m pytest -m slow
+
+# Hosts made of namespaces: as root, with openssh-server and rsync.
+test-cluster: env
+	$(BIN)/python -m pytest -rs tests/cluster/test_multi_host.py
 
 chaos: env
 	$(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS)

@@ -24,12 +24,15 @@ from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
 
 if TYPE_CHECKING:
+    from zoo_ray.cluster.jobs import Jobs
+    from zoo_ray.cluster.packing import Submission
     from zoo_ray.compare import ComparisonResult
     from zoo_ray.compete import CompetitionResult
     from zoo_ray.store import Store
     from zoo_ray.tune import SearchResult
 
 STARTED = time.time()
+_JOBS = ("train", "tune", "compare", "compete")
 _BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
@@ -314,6 +317,133 @@ def gc(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
+# ---- on a cluster
+
+
+def submit(arguments: argparse.Namespace, people: Console) -> int:
+    """Have a command run on a cluster as a job, and return at once."""
+    from zoo_ray.cluster.jobs import Jobs
+
+    submission = _submission(arguments.words)
+    with people.status("submitting"):
+        jobs = Jobs(arguments.address)
+        identity = jobs.submit(submission, script=Path(__file__))
+    return _submitted(arguments, people, jobs, identity)
+
+
+def resume(arguments: argparse.Namespace, people: Console) -> int:
+    """Submit again what a run's latest job was to do: it goes on where that ended."""
+    from zoo_ray.cluster.jobs import Jobs
+
+    with people.status("submitting"):
+        jobs = Jobs(arguments.address)
+        identity = jobs.resume(arguments.run, script=Path(__file__))
+    return _submitted(arguments, people, jobs, identity)
+
+
+def _submitted(arguments: argparse.Namespace, people: Console, jobs: "Jobs", identity: str) -> int:
+    text = f"{identity} is submitted; to see it work: python {sys.argv[0]} logs -f {identity}"
+    _show(arguments, people, escape(text))
+    _show_json(arguments, id=identity, url=jobs.url)
+    return 0
+
+
+def jobs(arguments: argparse.Namespace, people: Console) -> int:
+    """List the jobs of a cluster."""
+    from zoo_ray.cluster.jobs import Jobs
+    from zoo_ray.report.jobs import jobs_table
+
+    cluster = Jobs(arguments.address)
+    found = cluster.all()
+    _show(arguments, people, jobs_table(found, title=cluster.url))
+    _show_json(arguments, url=cluster.url, jobs=[job.to_dict() for job in found])
+    return 0
+
+
+def status(arguments: argparse.Namespace, people: Console) -> int:
+    """Show all that is known of a job."""
+    from zoo_ray.cluster.jobs import Jobs
+    from zoo_ray.report.jobs import job_text
+
+    job = Jobs(arguments.address).find(arguments.job)
+    _show(arguments, people, job_text(job))
+    _show_json(arguments, **job.to_dict())
+    return 0
+
+
+def logs(arguments: argparse.Namespace, people: Console) -> int:  # noqa: ARG001
+    """Show what a job has printed; the exit code is 1 if it has failed."""
+    from zoo_ray.cluster.jobs import Jobs
+
+    cluster = Jobs(arguments.address)
+    job = cluster.find(arguments.job)
+    if arguments.follow:
+        cluster.follow(job.id, show=lambda text: print(text, end="", flush=True))
+    else:
+        print(cluster.log(job.id), end="")
+    return 1 if cluster.find(job.id).state == "failed" else 0
+
+
+def stop(arguments: argparse.Namespace, people: Console) -> int:
+    """Stop a job; what it has finished is in the store."""
+    from zoo_ray.cluster.jobs import Jobs
+
+    cluster = Jobs(arguments.address)
+    job = cluster.find(arguments.job)
+    with people.status("stopping"):
+        stopped = cluster.stop(job.id)
+    state = cluster.find(job.id).state
+    text = (
+        f"{job.id} is stopped; to go on: python {sys.argv[0]} resume {job.submission.name}"
+        if stopped
+        else f"{job.id} was over already ({state})"
+    )
+    _show(arguments, people, escape(text))
+    _show_json(arguments, id=job.id, stopped=stopped, state=state)
+    return 0
+
+
+def _submission(words: Sequence[str]) -> "Submission":
+    """What is to run, from the words of its command line."""
+    from zoo_ray.cluster.packing import Submission
+    from zoo_ray.search.config import read_search
+    from zoo_ray.store import check_name
+
+    words = [word for place, word in enumerate(words) if place or word != "--"]
+    if not words or words[0] not in _JOBS:
+        raise UserError(
+            f"submit: give a command after --, as in submit -- train CONFIG; it may be "
+            f"{', '.join(_JOBS)}"
+        )
+    inner = _parser().parse_args(words)
+    if inner.address is not None:
+        raise UserError("submit: --address is the cluster's, and goes before --")
+    if words[0] == "tune":
+        search = read_search(inner.config, overrides=_overrides(inner, base="base."))
+        raw, run = search.model_dump(mode="json", exclude_unset=True), search.base
+        raw["base"]["store"] = run.store
+        networks = search.space["recipe.network"].choice if "recipe.network" in search.space else ()
+    else:
+        run = _config(inner)
+        raw = run.model_dump(mode="json", exclude_unset=True) | {"store": run.store}
+        networks = ()
+    options = ["--json"] if inner.json else []
+    for option in ("modes", "seeds"):
+        if given := getattr(inner, option, None):
+            options += [f"--{option}", *map(str, given)]
+    for items in getattr(inner, "vary", []):
+        options += ["--vary", *items]
+        pairs = (item.partition("=") for item in items)
+        networks += tuple(value.strip() for key, _, value in pairs if key == "recipe.network")
+    return Submission(
+        command=words[0],
+        name=check_name(_name(inner)),
+        config=raw,
+        options=tuple(options),
+        networks=(run.recipe.network, *map(str, networks)),
+    )
+
+
 def _store(arguments: argparse.Namespace) -> "Store":
     from zoo_ray.store import Store
 
@@ -486,6 +616,38 @@ def _parser() -> argparse.ArgumentParser:
     collector.add_argument("store", metavar="STORE")
     collector.add_argument("--yes", action="store_true", help="remove it")
     collector.set_defaults(command=gc)
+    cluster = argparse.ArgumentParser(add_help=False, parents=[output])
+    cluster.add_argument(
+        "--address",
+        help="http://HOST:PORT of the cluster's dashboard, or auto (RAY_ADDRESS; the cluster of "
+        "this machine; or http://127.0.0.1:8265, where `ray dashboard cluster.yaml` leads)",
+    )
+    submitter = commands.add_parser(
+        "submit", parents=[cluster], help="have a command run on a cluster, as a job"
+    )
+    submitter.add_argument(
+        "words",
+        metavar="-- COMMAND CONFIG ...",
+        nargs=argparse.REMAINDER,
+        help=f"{', '.join(_JOBS)}, with their options",
+    )
+    submitter.set_defaults(command=submit)
+    resumer = commands.add_parser(
+        "resume", parents=[cluster], help="submit again what a run's latest job was to do"
+    )
+    resumer.add_argument("run", metavar="RUN")
+    resumer.set_defaults(command=resume)
+    watcher = commands.add_parser("jobs", parents=[cluster], help="list the jobs of a cluster")
+    watcher.set_defaults(command=jobs)
+    job = argparse.ArgumentParser(add_help=False, parents=[cluster])
+    job.add_argument("job", metavar="RUN", help="a run, of which the latest job is meant, or a job")
+    teller = commands.add_parser("status", parents=[job], help="show how a job is")
+    teller.set_defaults(command=status)
+    logger = commands.add_parser("logs", parents=[job], help="show what a job has printed")
+    logger.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    logger.set_defaults(command=logs)
+    stopper = commands.add_parser("stop", parents=[job], help="stop a job")
+    stopper.set_defaults(command=stop)
     return parser
 
 

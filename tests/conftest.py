@@ -10,6 +10,7 @@ os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import hypothesis
 import pytest
+from s3server import S3Server
 from toys import write_idx_dataset
 
 from zoo_ray.config import RunConfig, validate_config
@@ -31,6 +32,17 @@ def idx_dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "toys"
     write_idx_dataset(folder, classes=6, train=20, test=6)
     return f"idx:{folder}"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """Started when the first test asks for it; its credentials are in the environment."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+    server.kill()
 
 
 @pytest.fixture

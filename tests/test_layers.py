@@ -31,6 +31,7 @@ LAYERS = [
     {"zoo_ray.store"},
     {
         "zoo_ray.progress",
+        "zoo_ray.lines",
         "zoo_ray.replay",
         "zoo_ray.claims",
         "zoo_ray.timeline",

@@ -72,6 +72,14 @@ def test_what_an_autoscaler_can_launch_may_be_asked_for():
     assert plan(offer(2, launchable_gpus=8), count=8, gpus=1, cpus=0).count == 8
 
 
+def test_auto_has_an_autoscaler_launch_what_is_not_there():
+    empty = offer(0, nodes=((0, 0),), launchable_gpus=8)
+    assert plan(empty) == WorkerPlan(count=8, cpus=1, gpus=1)
+    assert plan(empty, members=5).count == 5
+    # One of three nodes is there, and taken.
+    assert plan(offer(3, 0, nodes=((4, 1),), launchable_gpus=3)).count == 2
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -115,8 +123,9 @@ def test_this_machine_counts_the_gpus_that_are_visible(monkeypatch):
         (2, [(2, 0)], [2]),
         (5, [(1, 0), (4, 0), (2, 0)], [4, 1]),
         (7, [(1, 0), (4, 0), (2, 0)], [4, 2, 1]),
-        (9, [(1, 0), (4, 0)], [4, 1, 4]),  # four on nodes that are still to come
-        (3, [(0, 0)], [3]),
+        (9, [(1, 0), (4, 0)], [4, 1, 1, 1, 1, 1]),  # four on nodes that are still to come
+        (3, [(0, 0)], [1, 1, 1]),
+        (40, [(6, 0)], [6, *[3] * 11, 1]),
     ],
 )
 def test_the_workers_of_a_node_are_a_group(count, nodes, sizes):

@@ -42,52 +42,55 @@ class Address:
     region: str | None = None
 
 
-def parse_address(text: str) -> Address:
-    """Read the address of a store.
+def parse_address(text: str, *, key: str = "store") -> Address:
+    """Read the address of a store, or of data.
 
     Args:
         text: a folder; or, as pyarrow reads them, `s3://bucket/prefix` or `gs://bucket/prefix`,
             with `?endpoint_override=HOST:PORT&scheme=http` for another server.
+        key: what errors call it.
 
     Raises:
         UserError: it is none, or it holds credentials (which the error does not repeat).
     """
     url = re.match(r"^([A-Za-z][A-Za-z0-9+.-]*)://", text)
     if url is None:
-        return _folder(text)
+        return _folder(text, key)
     scheme = url[1].lower()
     if scheme not in ("s3", "gs"):
         raise UserError(
-            f"store = '{scheme}://...': no such kind of store; give a folder, s3://BUCKET/PREFIX "
+            f"{key} = '{scheme}://...': no such kind of store; give a folder, s3://BUCKET/PREFIX "
             "or gs://BUCKET/PREFIX"
         )
-    return _bucket(text, "s3" if scheme == "s3" else "gs", text[url.end() :])
+    return _bucket(text, "s3" if scheme == "s3" else "gs", text[url.end() :], key)
 
 
-def _folder(text: str) -> Address:
+def _folder(text: str, key: str) -> Address:
     if "\0" in text:
-        raise UserError(f"store = {text!r}: a path holds no null characters")
+        raise UserError(f"{key} = {text!r}: a path holds no null characters")
     # Workers run in other folders: the address they are given must not depend on the folder.
     try:
         path = str(Path(text).expanduser().absolute())
         path.encode()
     except (RuntimeError, UnicodeEncodeError) as error:
-        raise UserError(f"store = {text!r}: not a path ({error})") from None
+        raise UserError(f"{key} = {text!r}: not a path ({error})") from None
     return Address(text=path, shown=path)
 
 
-def _bucket(text: str, scheme: Literal["s3", "gs"], rest: str) -> Address:
+def _bucket(text: str, scheme: Literal["s3", "gs"], rest: str, key: str) -> Address:
     location, _, query = rest.partition("?")
     bucket, _, path = location.partition("/")
     options = parse_qsl(query, keep_blank_values=True)
     # A secret may hold a slash, and then looks like a part of the path.
-    if re.search("[:@]", bucket) or any(_is_secret(key) or "@" in value for key, value in options):
+    if re.search("[:@]", bucket) or any(
+        _is_secret(name) or "@" in value for name, value in options
+    ):
         raise UserError(
-            f"store = '{scheme}://...': an address holds no credentials, for it is written into "
+            f"{key} = '{scheme}://...': an address holds no credentials, for it is written into "
             f"records and logs; set {CREDENTIALS[scheme]} in the environment"
         )
     prefix = unquote(path).strip("/")
-    where = f"store = {f'{scheme}://{bucket}/{prefix}'!r}"
+    where = f"{key} = {f'{scheme}://{bucket}/{prefix}'!r}"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", bucket):
         raise UserError(f"{where}: no bucket's name; expected {scheme}://BUCKET/PREFIX")
     parts = prefix.split("/") if prefix else []
@@ -95,14 +98,14 @@ def _bucket(text: str, scheme: Literal["s3", "gs"], rest: str) -> Address:
         raise UserError(f"{where}: a prefix is made of printable names between slashes")
     values = dict(options)
     allowed = QUERY_KEYS[scheme]
-    for key, pattern in (
+    for option, pattern in (
         ("endpoint_override", r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?"),
         ("scheme", "https?"),
         ("region", "[A-Za-z0-9-]+"),
     ):
-        if key in values and not re.fullmatch(pattern, values[key]):
+        if option in values and not re.fullmatch(pattern, values[option]):
             raise UserError(
-                f"{where}: ?{key}= is not right; as in ?endpoint_override=127.0.0.1:9000"
+                f"{where}: ?{option}= is not right; as in ?endpoint_override=127.0.0.1:9000"
                 "&scheme=http&region=us-east-1"
             )
     if len(values) < len(options) or not set(values) <= set(allowed):
@@ -119,5 +122,5 @@ def _bucket(text: str, scheme: Literal["s3", "gs"], rest: str) -> Address:
     )
 
 
-def _is_secret(key: str) -> bool:
-    return bool(re.search("key|secret|token|passw|credential|signature|user", key, re.IGNORECASE))
+def _is_secret(name: str) -> bool:
+    return bool(re.search("key|secret|token|passw|credential|signature|user", name, re.IGNORECASE))

@@ -83,7 +83,8 @@ class BenchmarkConfig(Section):
     dataset: str = Field(min_length=1)
     """`digits`, `mnist`, `fashion_mnist`, `cifar10`, `cifar100`, `mini_imagenet`; one's own as
     `folder:PATH` (image files, a folder for each class), `npz:PATH` (a file of numpy arrays),
-    `parquet:PATH` or `idx:PATH`; `arrays`: those given in Python."""
+    `parquet:PATH` or `idx:PATH`, where a path may be an address as of `store`; `arrays`: those
+    given in Python."""
     tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
@@ -107,7 +108,7 @@ class BenchmarkConfig(Section):
     validation: Fraction = 0.0
     """Share of each class's training samples set aside as the task's validation part."""
     data_dir: str = Field(default="data", min_length=1)
-    """Where torchvision keeps the data sets that it downloads."""
+    """Where torchvision keeps the data sets that it downloads, and what comes from buckets is."""
     image_column: str | None = None
     """Image column of a Parquet data set; found by its type if not given."""
     label_column: str | None = None
@@ -140,6 +141,14 @@ class BenchmarkConfig(Section):
             "tasks": [[label % 10 for label in classes] for classes in tasks],
             key: [classes[0] // 10 * step % turn for classes in tasks],
         }
+
+    @field_validator("dataset")
+    @classmethod
+    def _names_no_credentials(cls, dataset: str) -> str:
+        path = dataset.partition(":")[2]
+        if "://" in path:
+            parse_address(path, key="benchmark.dataset")
+        return dataset
 
     @field_validator("tasks")
     @classmethod

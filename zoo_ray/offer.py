@@ -1,5 +1,6 @@
 """How many workers, and what each holds: a pure function of what is asked for and what is free."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,9 @@ from pathlib import Path
 
 from zoo_ray.config import WorkersConfig
 from zoo_ray.errors import UserError
+
+# Each group has four processes of Ray's beside the entrypoint, of some hundred megabytes.
+_GROUPS_TO_COME = 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,12 @@ class Offer:
     def max_gpus(self) -> float:
         """All GPUs there can be."""
         return max(sum(gpus for _, gpus in self.nodes), self.launchable_gpus)
+
+    @property
+    def to_come(self) -> tuple[float, float]:
+        """CPUs and GPUs of all nodes that an autoscaler may still launch."""
+        cpus, gpus = (sum(node[place] for node in self.nodes) for place in (0, 1))
+        return max(self.launchable_cpus - cpus, 0.0), max(self.launchable_gpus - gpus, 0.0)
 
 
 FITS_OF_A_GPU = 8
@@ -97,7 +107,8 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
         UserError: more is asked for than the cluster has or can launch.
     """
     cpus = float(threads) if config.cpus == "auto" else config.cpus
-    gpus = config.gpus if config.gpus != "auto" else 1.0 if offer.gpus >= 1 else 0.0
+    some_gpu = offer.gpus >= 1 or offer.to_come[1] >= 1
+    gpus = config.gpus if config.gpus != "auto" else 1.0 if some_gpu else 0.0
     if config.count == 0:
         cpus = 0.0  # this process has its CPUs already
     elif cpus == gpus == 0:
@@ -105,8 +116,9 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
     room = sum(_room(node, cpus=cpus, gpus=gpus) for node in offer.nodes)
     if config.count == "auto":
         free = _room((offer.cpus, offer.gpus), cpus=cpus, gpus=gpus)
+        launched = _room(offer.to_come, cpus=cpus, gpus=gpus)
         # All may be taken for now: one worker then waits for the first to be free.
-        count = max(1, min(members, room, free))
+        count = max(1, min(members, min(room, free) + launched))
     else:
         count = config.count
     can_launch = (
@@ -136,18 +148,26 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
 def split_over_nodes(workers: WorkerPlan, *, nodes: Sequence[tuple[float, float]]) -> list[int]:
     """How many workers each group has, the largest first: a node's workers are a group.
 
-    Those for whom no node is there yet are one group: nobody knows the nodes to come.
+    Those for whom no node is there yet are small groups, each of which begins when it has a place:
+    nobody knows the nodes to come, nor whether all will.
 
     Args:
         workers: who is to be split.
         nodes: CPUs and GPUs of each.
     """
-    rooms = (_room(node, cpus=workers.cpus, gpus=workers.gpus) for node in nodes)
+    rooms = (room_on(node, workers) for node in nodes)
     sizes, left = [], workers.count
     for room in sorted(rooms, reverse=True):
         sizes.append(min(room, left))
         left -= sizes[-1]
-    return [size for size in [*sizes, left] if size]
+    small = math.ceil(left / _GROUPS_TO_COME)
+    to_come = [min(small, left - begun) for begun in range(0, left, small or 1)]
+    return [size for size in [*sizes, *to_come] if size]
+
+
+def room_on(node: tuple[float, float], workers: WorkerPlan) -> int:
+    """How many of these workers a node of so many CPUs and GPUs holds."""
+    return _room(node, cpus=workers.cpus, gpus=workers.gpus)
 
 
 def _room(node: tuple[float, float], *, cpus: float, gpus: float) -> int:

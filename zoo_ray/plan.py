@@ -51,6 +51,9 @@ class Plan:
             "call": call,
             "tasks": [task.without_images() for task in self.tasks],
             "workers": self.workers,
+            "most_workers": max(self.rules.members, self.workers.count)
+            if workers.count == "auto"
+            else self.workers.count,
             "checkpoint_s": workers.checkpoint_s,
             "fit_timeout_s": workers.fit_timeout_s,
         }

@@ -267,6 +267,25 @@ def test_more_than_the_cluster_can_have_is_refused_and_nothing_is_written(tmp_pa
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
+def test_a_run_waits_as_long_as_others_have_the_cluster(oracle, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "3")
+    monkeypatch.setattr("zoo_ray.cluster.workers.GROUP_START_FAILURES", 1)
+    monkeypatch.setattr("zoo_ray.cluster.session._WAITS_S", 2)
+
+    @ray.remote(num_cpus=2)
+    class Others:
+        def are_there(self):
+            return True
+
+    others = Others.remote()
+    assert ray.get(others.are_there.remote())
+    threading.Timer(20, ray.kill, args=[others]).start()
+    result = grow(quickstart(tmp_path), name="quickstart")
+    assert result.growth.digest() == oracle.growth.digest()
+    assert "waiting for a worker with 1 CPUs: 0 of 2 CPUs are free" in caplog.text
+
+
 def test_one_worker_on_a_local_ray_wherever_others_run(oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--workers=1", "--json"]
     done = subprocess.run(

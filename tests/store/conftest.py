@@ -3,22 +3,10 @@
 import uuid
 
 import pytest
-from s3server import S3Server
 
 from zoo_ray.address import parse_address
 from zoo_ray.store import Store
 from zoo_ray.store.opening import open_files
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory):
-    """Started when the first test asks for it; its credentials are in the environment."""
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.environment.items():
-            patch.setenv(name, value)
-        yield server
-    server.kill()
 
 
 @pytest.fixture(params=["folder", "s3"])

@@ -24,6 +24,7 @@ from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
 from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES, read_mini_imagenet
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.parquet import read_parquet
+from zoo_ray.benchmarks.remote import fetch, is_remote
 from zoo_ray.benchmarks.source import Source
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
@@ -53,6 +54,9 @@ def open_source(config: BenchmarkConfig) -> Source:
             return _NAMED[config.dataset](config)
         kind, colon, path = config.dataset.partition(":")
         if colon and kind in _READERS:
+            if is_remote(path):
+                there = _expanded(config.data_dir, "benchmark.data_dir")
+                return _READERS[kind](fetch(path, into=there), config)
             return _READERS[kind](_existing(config.dataset, path), config)
     except OSError as error:
         why = printable(f"{error.strerror}: {error.filename}", limit=200)

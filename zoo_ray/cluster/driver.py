@@ -12,6 +12,7 @@ from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job, RunJob
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
+from zoo_ray.cluster.watching import DriverMetrics, accuracies, write_log
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
@@ -68,6 +69,8 @@ class Driver:
         self._first_fit: float | None = seen.first_fit if seen else None
         self._has_read = False
         self._error: str | None = None
+        self._metrics = DriverMetrics(job.folder)
+        write_log(job.folder)
         self._started.set()
         if not self._restarted:
             self._leasing.set()
@@ -218,7 +221,21 @@ class Driver:
         watching.cancel()
         self._leases.diary.close("lost" if self._error else "left")
         await asyncio.to_thread(self._timeline.write)
+        self._tell_metrics()
         return self._error
+
+    def _tell_metrics(self) -> None:
+        self._metrics.tell(
+            fitted=len(self._fitted),
+            taken=len(self._taken),
+            waiting=self._leases.waiting,
+            fits=len(self._leases.held()),
+            accuracy=self._accuracies(),
+        )
+
+    def _accuracies(self) -> dict[str, float]:
+        """Of the tasks seen, by name, where there is one zoo."""
+        return {}
 
     async def _join(self, worker: Worker) -> None:
         if predecessor := self._leases.predecessor(worker):
@@ -231,6 +248,7 @@ class Driver:
             await asyncio.sleep(_WATCH_S)
             if self._timeline.is_due():
                 await asyncio.to_thread(self._timeline.write)
+            self._tell_metrics()
             now, timeout_s = time.monotonic(), self._job.fit_timeout_s
             hung = self._leases.quiet(now=now, for_s=timeout_s)
             for worker in self._leases.quiet(now=now, for_s=min(_QUIET_S, timeout_s)):
@@ -354,6 +372,9 @@ class RunDriver(Driver):
 
     def _needed(self) -> Set[str]:
         return self._growth.certain
+
+    def _accuracies(self) -> dict[str, float]:
+        return accuracies(self._growth)
 
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
         self._leases.end(wanted.spec.digest, "failed")

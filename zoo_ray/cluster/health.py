@@ -1,10 +1,12 @@
 """What Ray knows of workers, and of those that are gone."""
 
 import contextlib
+import os
+import signal
 from typing import Any
 
 import ray
-from ray.util.state import get_actor, get_log
+from ray.util.state import get_actor, get_log, list_actors
 
 _LOG_LINES = 200
 
@@ -22,6 +24,20 @@ def end(worker: Any) -> None:
     """End a worker that hangs, by the handle of its actor."""
     with contextlib.suppress(Exception):  # it may be gone
         ray.kill(worker)
+
+
+def end_controllers() -> None:
+    """End what runs the worker groups of this process: actors of Ray Train's, on its machine."""
+    job = ray.get_runtime_context().get_job_id()
+    ours: Any = [
+        ("class_name", "=", "TrainController"),
+        ("job_id", "=", job),
+        ("state", "=", "ALIVE"),
+    ]
+    with contextlib.suppress(Exception):  # they may be gone, or all of Ray
+        for actor in list_actors(filters=ours, timeout=10):
+            if actor.pid:
+                os.kill(actor.pid, signal.SIGKILL)
 
 
 def is_dead(worker: Any, node: str) -> bool:

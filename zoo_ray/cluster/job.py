@@ -23,6 +23,7 @@ class Job:
         call: names the command that does the job; each member it publishes is marked with it.
         tasks: the stream, without images.
         workers: the group to start.
+        most_workers: as many as may work once nodes have joined that were not there at the start.
         speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
         images: references to the tasks with their images, in Ray's object store, in stream order;
             empty until they are there.
@@ -33,6 +34,7 @@ class Job:
     call: str
     tasks: Sequence[TaskLabels]
     workers: WorkerPlan
+    most_workers: int
     speculate: bool
     checkpoint_s: float
     fit_timeout_s: float

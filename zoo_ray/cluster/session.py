@@ -14,24 +14,39 @@ from dataclasses import replace
 from typing import Any
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.util import placement_group_table
 
 from zoo_ray.cluster.driver import Driver, RunDriver
+from zoo_ray.cluster.health import end_controllers
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
-from zoo_ray.offer import Offer, split_over_nodes, usable_cpus
+from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
 from zoo_ray.progress import Progress
 from zoo_ray.task import Task
 
 NAMESPACE = "zoo_ray"
+SETTINGS = {
+    # Each of these would be one more process that imports Ray Train, for seconds.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    # How late Train notices that the workers are done.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+}
+"""Environment of all that works for a run."""
 log = logging.getLogger("zoo_ray")
 
 _POLL_S = 0.5
 _GROUPS_END_S = 30.0
+_PLACELESS_END_S = 5.0
+_LOOK_FOR_NODES_S = 5.0
 _END_TOLD_S = 10.0
 _DRIVER_LIVES = 10
 # The driver of a command that was killed keeps its name until Ray has noticed.
 _NAME_FREE_S = 15.0
+# Ray Train takes some seconds to start a worker that has a place.
+_WAITS_S = 30.0
 _KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
 _GO_ON = "the same command goes on where it ended"
 
@@ -47,9 +62,9 @@ def connect(address: str) -> None:
     """
     if ray.is_initialized():
         return
-    _quiet()
+    use_token()
     try:
-        _check_answers(address)
+        check_answers(address)
         _init(address=address)
     except (OSError, ValueError, RuntimeError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
@@ -59,7 +74,15 @@ def connect(address: str) -> None:
         ) from None
 
 
-def _check_answers(address: str) -> None:
+def use_token() -> None:
+    """Have Ray use this user's token, if there is one, whatever the cluster's address."""
+    from ray._private.authentication import authentication_token_setup as setup
+
+    _quiet()
+    setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
+def check_answers(address: str) -> None:
     """Raise OSError or ValueError at once, where Ray would go on asking for minutes."""
     from ray._private.services import canonicalize_bootstrap_address
 
@@ -76,21 +99,25 @@ def _check_answers(address: str) -> None:
 def cluster_offer() -> Offer:
     """What the joined cluster has to give."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in _nodes() if node["Alive"]]
     launchable = _launchable_resources()
     return Offer(
         where="the cluster",
         cpus=free.get("CPU", 0.0),
         gpus=free.get("GPU", 0.0),
-        nodes=tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes),
+        nodes=tuple(_living().values()),
         launchable_cpus=launchable.get("CPU", 0.0),
         launchable_gpus=launchable.get("GPU", 0.0),
     )
 
 
-def _nodes() -> list[dict[str, Any]]:
+def _living() -> dict[str, tuple[float, float]]:
+    """CPUs and GPUs of each living node, by its id."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return nodes
+    return {
+        node["NodeID"]: (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in nodes
+        if node["Alive"]
+    }
 
 
 def grow_on_ray(
@@ -138,6 +165,9 @@ def work(
                 problem, progress = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
             groups.join()
+        except Exception:
+            groups.end()
+            raise
         finally:
             with contextlib.suppress(Exception):  # of a cluster that is gone
                 ray.kill(driver)
@@ -209,12 +239,8 @@ def _init(**options: Any) -> None:
 
 def _quiet() -> None:
     """Settings for Ray: what this process sets, the processes of a local Ray inherit."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Each of these would be one more process that imports Ray Train, for seconds.
-    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
-    # How late Train notices that the workers are done.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.25")
+    for key, value in ({"RAY_USAGE_STATS_ENABLED": "0"} | SETTINGS).items():
+        os.environ.setdefault(key, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
 
 
@@ -253,18 +279,46 @@ class _Groups:
     """
 
     def __init__(self, job: Job, driver: Any) -> None:
-        sizes = split_over_nodes(job.workers, nodes=cluster_offer().nodes)
+        self._job, self._driver = job, driver
         self._problem: str | None = None
-        self._threads = [
-            threading.Thread(
-                target=self._run,
-                kwargs={"job": job, "driver": driver, "first_rank": sum(sizes[:i]), "size": size},
-                daemon=True,
-            )
-            for i, size in enumerate(sizes)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+        self._workers = 0
+        self._next_look = 0.0
+        nodes = _living()
+        self._nodes = set(nodes)
+        # Groups for nodes that an autoscaler is to launch wait for these.
+        self._grows = job.most_workers > job.workers.count and not any(cluster_offer().to_come)
+        for size in split_over_nodes(job.workers, nodes=list(nodes.values())):
+            self._start(size)
+
+    def welcome(self) -> None:
+        """Start workers on nodes that have joined the cluster since this was asked before."""
+        now = time.monotonic()
+        if not self._grows or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_FOR_NODES_S
+        nodes = _living()
+        for node in nodes.keys() - self._nodes:
+            # A group that has lost its node may have taken it.
+            free = available_resources_per_node().get(node, {})  # type: ignore[no-untyped-call]
+            room = room_on((free.get("CPU", 0.0), free.get("GPU", 0.0)), self._job.workers)
+            if size := min(room, self._job.most_workers - self._workers):
+                log.warning("a node has joined, with room for %d workers", size)
+                self._start(size)
+        self._nodes |= nodes.keys()
+
+    def _start(self, size: int) -> None:
+        group = {
+            "job": self._job,
+            "driver": self._driver,
+            "first_rank": self._workers,
+            "size": size,
+            "over": self._over,
+        }
+        self._workers += size
+        self._threads.append(threading.Thread(target=self._run, kwargs=group, daemon=True))
+        self._threads[-1].start()
 
     def _run(self, **group: Any) -> None:
         from zoo_ray.cluster.workers import run_group  # imports Ray Train, which takes a second
@@ -283,10 +337,59 @@ class _Groups:
         return f"the workers ended: {self._problem or 'nothing is known of why'}; {_GO_ON}"
 
     def join(self) -> None:
-        """Wait for the workers to end, for a while."""
-        deadline = time.monotonic() + _GROUPS_END_S
+        """Wait for the workers to end, for a while; those that never began are ended."""
+        self._wait(_PLACELESS_END_S if _some_group_has_no_place() else _GROUPS_END_S)
+        if any(thread.is_alive() for thread in self._threads):
+            self.end()
+
+    def end(self) -> None:
+        """End all groups, whatever they do: one that still asks a Ray that this process has left
+        ends the process."""
+        self._over.set()
+        end_controllers()
+        self._wait(_PLACELESS_END_S)
+
+    def _wait(self, for_s: float) -> None:
+        deadline = time.monotonic() + for_s
         for thread in self._threads:
             thread.join(timeout=max(deadline - time.monotonic(), 0))
+
+
+def _some_group_has_no_place() -> bool:
+    """Whether workers wait for a node that has room for them: ours, or another command's."""
+    groups = placement_group_table().values()
+    return any(group["state"] == "PENDING" for group in groups)
+
+
+class _Waiting:
+    """Says now and then what a job waits for, while nothing is being fitted."""
+
+    def __init__(self, job: Job) -> None:
+        self._workers = job.workers
+        self._since = time.monotonic()
+
+    def look(self, progress: Any) -> None:
+        """Hear how the job is."""
+        now = time.monotonic()
+        if progress is None or progress.fits:
+            self._since = now
+        elif now - self._since > _WAITS_S:
+            self._since = now
+            with contextlib.suppress(Exception):  # whatever it is, the watch hears of it
+                if _some_group_has_no_place():  # else workers are about to begin
+                    log.warning("%s", self._line(cluster_offer()))
+
+    def _line(self, offer: Offer) -> str:
+        workers = self._workers
+        kinds = [("CPUs", workers.cpus, offer.cpus, 0), ("GPUs", workers.gpus, offer.gpus, 1)]
+        asked = " and ".join(f"{each:g} {kind}" for kind, each, _, _ in kinds if each)
+        free = " and ".join(
+            f"{left:g} of {sum(node[place] for node in offer.nodes):g} {kind}"
+            for kind, each, left, place in kinds
+            if each
+        )
+        more = ", and more nodes are to be launched" if any(offer.to_come) else ""
+        return f"waiting for a worker with {asked}: {free} are free{more}"
 
 
 def _watch(
@@ -301,11 +404,14 @@ def _watch(
     most_members = -1
     away_since: float | None = None
     deaths = 0
+    waiting = _Waiting(job)
 
     def look() -> None:
         nonlocal seen, most_members, away_since, deaths
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
+        waiting.look(progress)
+        groups.welcome()
         if progress is not None:
             if progress.members_done > most_members:
                 most_members, deaths = progress.members_done, 0

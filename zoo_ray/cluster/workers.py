@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,12 +11,14 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from zoo_ray.cluster.ask import ask
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import Answer, Worker
+from zoo_ray.cluster.watching import FitLog
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
 from zoo_ray.store import Store
@@ -25,6 +28,7 @@ from zoo_ray.task import Task
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
 GROUP_RESTARTS = 10
+_PASSING = (RayActorError, WorkerGroupStartupTimeoutError)
 
 
 class _Independent(Backend):
@@ -43,7 +47,7 @@ class _IndependentWorkers(BackendConfig):
         return _Independent
 
 
-def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
+def run_group(*, job: Job, driver: Any, first_rank: int, size: int, over: threading.Event) -> None:
     """Run a group of workers until every one of them was told that all is over.
 
     The group ends with the process that called this. That is the entrypoint rather than the
@@ -54,6 +58,7 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
         driver: handle of the driver.
         first_rank: of the group's workers among all of the run.
         size: how many workers the group has.
+        over: set when a group that ends early is not to be followed by another.
 
     Raises:
         Exception: the group ended early, or could not start.
@@ -66,10 +71,11 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int) -> None:
             # Train's controller has died; or a worker died while it was replacing another, where
             # it gives up.
             died = error.controller_failure if isinstance(error, ControllerError) else error
-            restarts += 1
+            # Nodes that are to be launched, or another's workers, take as long as they take.
+            restarts += not isinstance(died, WorkerGroupStartupTimeoutError)
             # Without a Ray all is over, and another try would start one.
-            given_up = restarts > GROUP_RESTARTS or not ray.is_initialized()
-            if not isinstance(died, RayActorError) or given_up:
+            given_up = restarts > GROUP_RESTARTS or over.is_set() or not ray.is_initialized()
+            if not isinstance(died, _PASSING) or given_up:
                 raise
 
 
@@ -86,6 +92,7 @@ def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
                 "driver": driver,
                 "store": job.store,
                 "call": job.call,
+                "run": job.folder,
                 "device": job.workers.device,
                 "fits": job.workers.fits,
                 "first_rank": first_rank,
@@ -118,9 +125,9 @@ def pull(config: dict[str, Any]) -> None:
     """The life of a worker's process: one worker, or several in threads that share its GPU.
 
     Args:
-        config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `device` (of
-            torch), `fits` (at once), `first_rank` (see `run_group`) and `images` (references to the
-            tasks, nested).
+        config: `driver`, `store` (its address), `call` and `checkpoint_s` (see `Job`), `run` (the
+            job's folder), `device` (of torch), `fits` (at once), `first_rank` (see `run_group`) and
+            `images` (references to the tasks, nested).
     """
     # Imports torch, in the worker alone: the entrypoint and Ray Train's controller import this
     # module too, and start faster without.
@@ -135,15 +142,16 @@ def pull(config: dict[str, Any]) -> None:
     fits: int = config["fits"]
     rank = (config["first_rank"] + ray.train.get_context().get_world_rank()) * fits
     workers = [_worker(config["device"], rank=rank + number) for number in range(fits)]
+    told = FitLog(config["run"])
     if fits == 1:
-        _pull(workers[0], config, store)
+        _pull(workers[0], config, store, told)
         return
     with ThreadPoolExecutor(fits) as threads:
-        for _ in threads.map(lambda worker: _pull(worker, config, store), workers):
+        for _ in threads.map(lambda worker: _pull(worker, config, store, told), workers):
             pass  # raises what a thread has raised
 
 
-def _pull(worker: Worker, config: dict[str, Any], store: Store) -> None:
+def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) -> None:
     """A worker's life: lease, fit, publish, until there is nothing left."""
     from zoo_ray.fitting import fit_from_store
     from zoo_ray.members.fit import release_memory
@@ -153,6 +161,7 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store) -> None:
     tasks: dict[int, Task] = {}
     while (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
+        told.begin(wanted)
         for position in wanted.tasks:
             if position not in tasks:
                 tasks[position] = ray.get(references[position])
@@ -182,10 +191,13 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store) -> None:
             store.publish_member(wanted.spec, member, call=config["call"])
         # What was dropped leaves its checkpoints to be collected: another run may want the member.
         except (CutShort, _Dropped):
+            told.end("left")
             ask(driver.give_back, worker, digest)
         except Exception as error:  # in a network, say: another worker fares no better
+            told.end("failed")
             ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
+            told.end("is published", seconds=member.fit_s)
             ask(driver.published, digest)
         # After the exception and what its traceback holds are gone.
         release_memory()

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from zoo_ray.lines import comparison_line, run_line, search_line
 from zoo_ray.progress import FitState, Progress, SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import Trials
@@ -32,7 +33,7 @@ class Live:
         )
         self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=None, status="starting")
         self._fits: dict[str, TaskID] = {}
-        self._told = (0, time.monotonic())
+        self._told = (-1, time.monotonic())
 
     def __enter__(self) -> "Live":
         self._bars.start()
@@ -49,12 +50,12 @@ class Live:
         complete = [trial for trial in trials.all if trial.status == "complete"]
         sign = 1 if config.maximised else -1
         best = max((sign * trial.score(config.metric) for trial in complete), default=None)
-        status = f"{ended} of {config.trials} trials, {progress.members_done} members" + (
-            "" if best is None else f"  best {100 * sign * best:.1f}%"
-        )
+        total = config.trials * config.most_episodes
+        episodes = sum(trial.episodes for trial in trials.all)
         if self._console.is_terminal:
-            total = config.trials * config.most_episodes
-            episodes = sum(trial.episodes for trial in trials.all)
+            status = f"{ended} of {config.trials} trials, {progress.members_done} members" + (
+                "" if best is None else f"  best {100 * sign * best:.1f}%"
+            )
             self._bars.update(
                 self._zoo,
                 description="[bold]search[/bold]",
@@ -64,32 +65,33 @@ class Live:
             )
             self._show_fits(progress.fits)
             return
-        told, told_at = self._told
-        if ended > told or time.monotonic() - told_at > _TELL_EVERY_S:
-            self._told = (ended, time.monotonic())
-            self._console.print(status, highlight=False)
+        line = search_line(
+            progress,
+            ended=ended,
+            trials=config.trials,
+            share=episodes / total,
+            best=None if best is None else sign * best,
+        )
+        self._tell(ended, line)
 
     def update_comparison(self, progress: SearchProgress, asked: int) -> None:
         """Show the present state of a comparison, whose zoos have so many members if none are
         shared."""
         done = progress.members_done
-        status = f"{done} of at most {asked} members, {progress.waiting} waiting"
         if self._console.is_terminal:
             description = "[bold]zoos[/bold]"
+            status = f"{done} of at most {asked} members, {progress.waiting} waiting"
             self._bars.update(
                 self._zoo, description=description, total=asked, completed=done, status=status
             )
             self._show_fits(progress.fits)
             return
-        told_at = self._told[1]
-        if time.monotonic() - told_at > _TELL_EVERY_S:
-            self._told = (done, time.monotonic())
-            self._console.print(status, highlight=False)
+        self._tell(0, comparison_line(progress, asked=asked))
 
     def update(self, progress: Progress) -> None:
         """Show the present state of a run."""
         if not self._console.is_terminal:
-            self._tell(progress)
+            self._tell(progress.episodes_done, run_line(progress))
             return
         accuracy = progress.test_accuracy
         status = f"episode {progress.episodes_done}/{progress.episodes}" + (
@@ -116,20 +118,12 @@ class Live:
                 status=f"epoch {min(int(fit.epochs_done) + 1, fit.epochs)}/{fit.epochs}{loss}",
             )
 
-    def _tell(self, progress: Progress) -> None:
-        episodes_told, told_at = self._told
-        accuracy = progress.test_accuracy
-        if progress.episodes_done > episodes_told or time.monotonic() - told_at > _TELL_EVERY_S:
-            self._told = (progress.episodes_done, time.monotonic())
-            early = progress.speculative
-            self._console.print(
-                f"episode {progress.episodes_done}/{progress.episodes}  "
-                f"members {progress.members_done}/{progress.members}  "
-                f"work {progress.work_share:.0%}"
-                + (f"  early {early.used} of {early.fitted} used" if early.fitted else "")
-                + ("" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%"),
-                highlight=False,
-            )
+    def _tell(self, done: int, line: str) -> None:
+        """Print a line, if more is done than was told before, or now and then."""
+        told, told_at = self._told
+        if done > told or time.monotonic() - told_at > _TELL_EVERY_S:
+            self._told = (done, time.monotonic())
+            self._console.print(line, highlight=False, soft_wrap=True)
 
 
 def _name(fit: FitState) -> str:

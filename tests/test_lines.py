@@ -1,0 +1,66 @@
+"""Lines about work under way say to `jobs` what they say to people."""
+
+import time
+
+import pytest
+
+from zoo_ray.lines import Line, comparison_line, last_line, run_line, search_line
+from zoo_ray.progress import Progress, SearchProgress, Speculative
+
+
+def progress(**values):
+    return Progress(
+        **{
+            "episodes_done": 3,
+            "episodes": 5,
+            "members_done": 6,
+            "members": 10,
+            "fitted": 6,
+            "first_fit": time.time() - 100,
+            "work_share": 0.5,
+            "test_accuracy": 0.9712,
+            "fits": (),
+            "speculative": Speculative(4, 3),
+        }
+        | values
+    )
+
+
+OF_ZOOS = SearchProgress(
+    members_done=5, waiting=2, first_fit=time.time() - 60, fits=(), problems={}
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (run_line(progress()), Line("episode 3/5", "97.1", "0:01:40")),
+        (
+            run_line(progress(test_accuracy=None, first_fit=None, speculative=Speculative())),
+            Line("episode 3/5"),
+        ),
+        (run_line(progress(work_share=1.0, members_done=10)), Line("episode 3/5", "97.1")),
+        (
+            search_line(OF_ZOOS, ended=1, trials=4, share=0.25, best=0.5),
+            Line("1 of 4 trials", "50.0", "0:03:00"),
+        ),
+        (comparison_line(OF_ZOOS, asked=10), Line("5 of at most 10 members", None, "0:01:00")),
+    ],
+)
+def test_the_last_line_of_a_log_is_read(line, said):
+    log = f"starting\nepisode 0/5  members 0/10  work 0%\n{line}\n| a table |\nand more\n"
+    assert last_line(log) == said
+
+
+def test_whether_a_run_waits_for_workers_is_said():
+    assert "waiting for workers" in run_line(progress())
+    assert "waiting" not in run_line(progress(members_done=10))
+
+
+def test_of_what_was_all_read_the_result_is_told():
+    assert last_line("| a table |\naverage accuracy   99.15%\n") == Line("all read", "99.15")
+
+
+@pytest.mark.parametrize("log", ["", "nothing yet\n", "said: episode 3/5 of the series\n"])
+def test_a_log_without_such_lines(log):
+    assert last_line(log) is None

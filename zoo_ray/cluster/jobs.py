@@ -1,0 +1,311 @@
+"""Commands that run on a cluster, as jobs of Ray's."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import requests
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+from zoo_ray.cluster.packing import Submission, pack
+from zoo_ray.cluster.session import SETTINGS, check_answers, use_token
+from zoo_ray.errors import UserError
+from zoo_ray.lines import Line, last_line
+
+_TUNNEL = "http://127.0.0.1:8265"
+_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+_STARTS_WITHIN_S = 60.0
+_STOPS_WITHIN_S = 30.0
+_LOGS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that a `submit` has made.
+
+    Attributes:
+        id: of the job.
+        submission: what it does.
+        state: `pending`, `running`, `stopped`, `succeeded` or `failed`.
+        message: of Ray's about the state.
+        line: how far it is, by its log.
+        started, ended: in seconds since the epoch; None: not yet.
+    """
+
+    id: str
+    submission: Submission
+    state: str
+    message: str
+    line: Line | None
+    started: float | None
+    ended: float | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.state in {"stopped", "succeeded", "failed"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `--json`."""
+        return {
+            "id": self.id,
+            "command": self.submission.command,
+            "run": self.submission.name,
+            "store": self.submission.store,
+            "state": self.state,
+            "done": self.line and self.line.done,
+            "accuracy": self.line and self.line.accuracy and float(self.line.accuracy),
+            "left": self.line and self.line.left,
+            "started": self.started,
+            "ended": self.ended,
+        }
+
+
+class Jobs:
+    """The jobs of a cluster.
+
+    Args:
+        address: `http://HOST:PORT` of its dashboard; HOST:PORT of its head, or `auto`, on a machine
+            that belongs to it. None: what RAY_API_SERVER_ADDRESS or RAY_ADDRESS says; or the
+            cluster that this machine belongs to; or http://127.0.0.1:8265, where
+            `ray dashboard cluster.yaml` makes a cloud's appear.
+
+    Attributes:
+        url: of the dashboard.
+        here: whether this machine belongs to the cluster.
+
+    Raises:
+        UserError: no cluster answers, or it does not take our token.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        use_token()
+        for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
+            logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
+        self.url, self.here = _resolve(address)
+        with self._errors(), _without(*_ADDRESSES):
+            self._client = JobSubmissionClient(self.url)
+
+    def submit(self, submission: Submission, *, script: Path) -> str:
+        """Have a command run; returns the job's id.
+
+        The job depends on nobody here: this process may end.
+
+        Args:
+            submission: what to run.
+            script: the command line, run_cluster.py.
+
+        Raises:
+            UserError: it is under way already, it cannot run there, or the cluster does not
+                answer.
+        """
+        self._refuse_other_ray()
+        submission = submission.with_paths(here=self.here)
+        for job in self._ours():
+            other = job.submission
+            same = (other.command, other.name, other.store)
+            if not job.is_over and same == (submission.command, submission.name, submission.store):
+                raise UserError(
+                    f"--name {submission.name}: job {job.id} is at it; `logs -f {job.id}` shows "
+                    "how, or give another --name"
+                )
+        entrypoint = submission.entrypoint()
+        if self.here:
+            # Ray may have been started without its environment being activated.
+            entrypoint = (
+                f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {entrypoint}'
+            )
+        with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder:
+            pack(submission, Path(folder), script=script)
+            with self._errors():
+                return self._submit(
+                    # It asks for no CPU and no GPU: Ray runs it on the head.
+                    entrypoint=entrypoint,
+                    submission_id=_identity(submission.name),
+                    runtime_env={"working_dir": folder, "env_vars": SETTINGS},
+                    metadata=submission.to_metadata(),
+                )
+
+    def resume(self, run: str, *, script: Path) -> str:
+        """Submit again what a run's latest job was to do; returns the new job's id.
+
+        Raises:
+            UserError: as of `submit`; or the cluster knows no such job.
+        """
+        return self.submit(self.find(run).submission, script=script)
+
+    def all(self) -> list[Job]:
+        """Every job that `submit` has made on this cluster, the latest last."""
+        jobs = self._ours()
+        with ThreadPoolExecutor(_LOGS_AT_ONCE) as pool:
+            logs = pool.map(lambda job: self.log(job.id), jobs)
+            return [_with_log(job, log) for job, log in zip(jobs, logs, strict=True)]
+
+    def find(self, name: str) -> Job:
+        """A job by its id, or the latest of a run.
+
+        Raises:
+            UserError: there is none.
+        """
+        jobs = self._ours()
+        found = [job for job in jobs if job.id == name] or [
+            job for job in jobs if job.submission.name == name
+        ]
+        if not found:
+            raise UserError(
+                f"{name}: the cluster at {self.url} knows no such job or run; `jobs` lists what "
+                "there is (a cluster that was started anew knows nothing of the jobs before: "
+                "submit the same command again, it goes on where it ended)"
+            )
+        return _with_log(found[-1], self.log(found[-1].id))
+
+    def log(self, identity: str) -> str:
+        """What a job has printed so far."""
+        with self._errors():
+            log: str = self._client.get_job_logs(identity)
+            return log
+
+    def follow(self, identity: str, *, show: Callable[[str], object]) -> None:
+        """Pass on what a job prints, from its beginning, until it ends."""
+
+        async def tail() -> None:
+            async for text in self._client.tail_job_logs(identity):
+                show(text)
+
+        with self._errors():
+            asyncio.run(tail())
+
+    def stop(self, identity: str) -> bool:
+        """Stop a job and wait until it has ended; returns whether there was anything to stop."""
+        with self._errors():
+            stopped: bool = self._client.stop_job(identity)
+            give_up = time.monotonic() + _STOPS_WITHIN_S
+            while not self._client.get_job_status(identity).is_terminal():
+                if time.monotonic() > give_up:
+                    raise UserError(
+                        f"{identity}: it was told to stop, and has not; look again with `jobs`"
+                    )
+                time.sleep(0.2)
+        return stopped
+
+    # ---- within
+
+    def _ours(self) -> list[Job]:
+        with self._errors():
+            found = self._client.list_jobs()
+        jobs = [job for details in found if (job := _job(details)) is not None]
+        return sorted(jobs, key=lambda job: job.started or time.time())
+
+    def _submit(self, **job: Any) -> str:
+        give_up = time.monotonic() + _STARTS_WITHIN_S
+        while True:
+            try:
+                identity: str = self._client.submit_job(**job)
+                return identity
+            except RuntimeError as error:
+                # A Ray that has only just been started takes jobs some seconds later.
+                if "No available agent" not in str(error) or time.monotonic() > give_up:
+                    raise
+                time.sleep(1)
+
+    def _refuse_other_ray(self) -> None:
+        ours, theirs = version("ray"), str(self._client._server_ray_version)
+        if theirs.split(".")[:2] != ours.split(".")[:2]:
+            raise UserError(
+                f"--address {self.url}: this cluster runs Ray {theirs}, where Ray {ours} is needed "
+                "(requirements.txt); give its nodes the same"
+            )
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except AuthenticationError:
+            raise UserError(
+                f"--address {self.url}: this cluster asks for its token; put it into "
+                "~/.ray/auth_token (readable by you alone) or RAY_AUTH_TOKEN"
+            ) from None
+        except (OSError, requests.RequestException) as error:
+            _no_cluster(self.url, str(error))
+        except RuntimeError as error:
+            raise UserError(f"--address {self.url}: {error}") from None
+
+
+def _resolve(address: str | None) -> tuple[str, bool]:
+    """URL of a cluster's dashboard, and whether this machine belongs to the cluster."""
+    given = address or next(filter(None, map(os.environ.get, _ADDRESSES)), None)
+    found = given or "auto"
+    if re.match("https?://", found):
+        parts = urlsplit(found)
+        return f"{parts.scheme}://{parts.netloc}", False
+    try:
+        check_answers(found)
+    except (OSError, ValueError) as error:
+        if given is None:
+            return _TUNNEL, False
+        _no_cluster(found, str(error))
+    from ray.dashboard.utils import ray_address_to_api_server_url
+
+    try:
+        url: str = ray_address_to_api_server_url(found)
+        return url, True
+    except Exception as error:  # what there is to be raised, Ray does not say
+        _no_cluster(found, str(error))
+
+
+def _no_cluster(address: str, problem: str) -> NoReturn:
+    line = (problem.splitlines() or [""])[0]
+    raise UserError(
+        f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head` "
+        "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml` brings to "
+        f"{_TUNNEL}"
+    ) from None
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Without environment variables that Ray would heed more than what it is told."""
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= before
+
+
+def _identity(name: str) -> str:
+    readable = re.sub("[^A-Za-z0-9._-]+", "-", name)[:60].strip("-") or "zoo"
+    return f"{readable}-{secrets.token_hex(3)}"
+
+
+def _job(details: JobDetails) -> Job | None:
+    submission = Submission.from_metadata(details.metadata)
+    if submission is None or details.submission_id is None:
+        return None
+    return Job(
+        id=details.submission_id,
+        submission=submission,
+        state=JobStatus(details.status).value.lower(),
+        message=" ".join((details.message or "").split()),
+        line=None,
+        started=None if details.start_time is None else details.start_time / 1000,
+        ended=None if details.end_time is None else details.end_time / 1000,
+    )
+
+
+def _with_log(job: Job, log: str) -> Job:
+    return replace(job, line=last_line(log))

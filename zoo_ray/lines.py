@@ -1,0 +1,89 @@
+"""Lines about work under way, as a command without a terminal writes them and `jobs` reads them."""
+
+import re
+import time
+from datetime import timedelta
+from typing import NamedTuple
+
+from zoo_ray.progress import Progress, SearchProgress
+
+# Earlier, one fit's first seconds would stand for all.
+_LEAST_SHARE = 0.02
+_LINE = re.compile(
+    r"(?P<done>episode \d+/\d+|\d+ of \d+ trials|\d+ of at most \d+ members)\b.*?"
+    r"(?:  (?:accuracy|best) (?P<accuracy>[\d.]+)%)?(?:  left (?P<left>[^ ].*))?"
+)
+_RESULT = re.compile(r"average accuracy +(?P<accuracy>[\d.]+)%")
+
+
+class Line(NamedTuple):
+    """What a line says.
+
+    Attributes:
+        done: how far the work is, as `episode 3/5`.
+        accuracy: mean over the tasks seen, or of the best trial, in percent.
+        left: until it is done, as `0:12:30`.
+    """
+
+    done: str
+    accuracy: str | None = None
+    left: str | None = None
+
+
+def run_line(progress: Progress) -> str:
+    """The line about a run."""
+    early, accuracy = progress.speculative, progress.test_accuracy
+    waiting = not progress.fits and progress.members_done < progress.members
+    return (
+        f"episode {progress.episodes_done}/{progress.episodes}  "
+        f"members {progress.members_done}/{progress.members}  "
+        f"work {progress.work_share:.0%}"
+        + ("  waiting for workers" if waiting else "")
+        + (f"  early {early.used} of {early.fitted} used" if early.fitted else "")
+        + ("" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%")
+        + _left(progress.work_share, since=progress.first_fit)
+    )
+
+
+def search_line(
+    progress: SearchProgress, *, ended: int, trials: int, share: float, best: float | None
+) -> str:
+    """The line about a search.
+
+    Args:
+        progress: of its driver.
+        ended, trials: how many trials are over, and how many there will be.
+        share: of all episodes of all trials that are done.
+        best: the best trial's metric so far, 0 to 1.
+    """
+    return (
+        f"{ended} of {trials} trials, {progress.members_done} members"
+        + ("" if best is None else f"  best {100 * best:.1f}%")
+        + _left(share, since=progress.first_fit)
+    )
+
+
+def comparison_line(progress: SearchProgress, *, asked: int) -> str:
+    """The line about zoos that have `asked` members if they share none."""
+    done = progress.members_done
+    return f"{done} of at most {asked} members, {progress.waiting} waiting" + _left(
+        done / asked if asked else 1.0, since=progress.first_fit
+    )
+
+
+def last_line(log: str) -> Line | None:
+    """What the last of such lines in a log says, or the result where there are none: all was read
+    from the store."""
+    lines = [line.strip() for line in reversed(log.splitlines())]
+    for line in lines:
+        if found := _LINE.fullmatch(line):
+            return Line(found["done"], found["accuracy"], found["left"])
+    results = filter(None, map(_RESULT.fullmatch, lines))
+    return next((Line("all read", found["accuracy"]) for found in results), None)
+
+
+def _left(share: float, *, since: float | None) -> str:
+    if since is None or not _LEAST_SHARE <= share < 1:
+        return ""
+    left = (time.time() - since) * (1 - share) / share
+    return f"  left {timedelta(seconds=round(left))}"
