@@ -28,10 +28,11 @@ def end(worker: Any) -> None:
 
 def end_controllers() -> None:
     """End what runs the worker groups of this process: actors of Ray Train's, on its machine."""
-    job = ray.get_runtime_context().get_job_id()
+    here = ray.get_runtime_context()
     ours: Any = [
         ("class_name", "=", "TrainController"),
-        ("job_id", "=", job),
+        ("job_id", "=", here.get_job_id()),
+        ("node_id", "=", here.get_node_id()),
         ("state", "=", "ALIVE"),
     ]
     with contextlib.suppress(Exception):  # they may be gone, or all of Ray
