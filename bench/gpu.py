@@ -38,7 +38,7 @@ from zoo_ray.members import fit as fit_module
 from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, normalise
 from zoo_ray.members.fit import fit
 from zoo_ray.members.graphs import GraphedSteps
-from zoo_ray.members.memory import fit_bytes
+from zoo_ray.members.memory import needed_memory
 from zoo_ray.members.predict import torch_settings
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.members.training import BATCHES_AT_ONCE, Training, TrainingSet
@@ -244,7 +244,7 @@ def _our_steps(network: str, batch: int, *, capture: bool, seed: int = 0) -> Ite
     net = _network(spec, tasks).to(DEVICE).to(memory_format=torch.channels_last).train()
     training = Training(net, spec)
     data = TrainingSet(net, spec, tasks)
-    taken = GraphedSteps(training, data, spec, capture=capture)
+    taken = GraphedSteps(training, data, capture=capture)
     for epoch in range(10_000):
         for done in taken.epoch(epoch=epoch, first=0):
             training.step += 1
@@ -485,13 +485,17 @@ def memory(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     for network in arguments.networks:
         for batch in arguments.batches:
             spec = _spec(tasks, network, batch, epochs=1, seed=0)
-            said = fit_bytes(_network(spec, tasks), spec, tasks)
+            said = needed_memory(spec, tasks)
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_reserved()
             fit(spec=spec, tasks=tasks, device=DEVICE)
             taken = torch.cuda.max_memory_reserved() - before
-            table[f"{network} {batch}"] = {"said_mb": said >> 20, "taken_mb": taken >> 20}
+            table[f"{network} {batch}"] = {
+                "least_mb": said.least >> 20,
+                "most_mb": said.most >> 20,
+                "taken_mb": taken >> 20,
+            }
     return table
 
 

@@ -18,8 +18,14 @@ def offer(cpus, gpus=0, *, nodes=None, launchable_gpus=0):
     )
 
 
-def plan(given, *, threads=1, members=100, **asked):
-    return plan_workers(WorkersConfig(**asked), threads=threads, members=members, offer=given)
+def plan(given, *, threads=1, members=100, one_at_a_time=False, **asked):
+    return plan_workers(
+        WorkersConfig(**asked),
+        threads=threads,
+        members=members,
+        offer=given,
+        one_at_a_time=one_at_a_time,
+    )
 
 
 def test_auto_takes_the_free_gpus_one_each():
@@ -35,7 +41,9 @@ def test_a_worker_fits_several_members_at_once_on_a_gpu_of_its_own():
     assert plan(offer(16, 4), gpus=0.5).fits == 1
     assert plan(offer(16)).fits == 1
     assert plan(offer(16), fits=3).fits == 3
+    assert plan(offer(16), fits=3).cpus == 3
     assert plan(offer(16, 4), fits=2).fits == 2
+    assert plan(offer(16, 4), one_at_a_time=True).fits == 1
     assert plan(offer(1, 1), count=0).fits == 1
 
 
@@ -74,7 +82,7 @@ def test_what_an_autoscaler_can_launch_may_be_asked_for():
 
 def test_auto_has_an_autoscaler_launch_what_is_not_there():
     empty = offer(0, nodes=((0, 0),), launchable_gpus=8)
-    assert plan(empty) == WorkerPlan(count=8, cpus=1, gpus=1)
+    assert plan(empty) == WorkerPlan(count=8, cpus=1, gpus=1, fits=8)
     assert plan(empty, members=5).count == 5
     # One of three nodes is there, and taken.
     assert plan(offer(3, 0, nodes=((4, 1),), launchable_gpus=3)).count == 2

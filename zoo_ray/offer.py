@@ -94,7 +94,9 @@ def usable_cpus() -> int:
         return bound
 
 
-def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Offer) -> WorkerPlan:
+def plan_workers(
+    config: WorkersConfig, *, threads: int, members: int, offer: Offer, one_at_a_time: bool = False
+) -> WorkerPlan:
     """Resolve `auto`, and refuse what can never be had.
 
     Args:
@@ -102,13 +104,16 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
         threads: of a fit, which is what `cpus: auto` gives a worker.
         members: of the zoo; more workers than members would idle.
         offer: what there is.
+        one_at_a_time: whether a fit has a GPU to itself.
 
     Raises:
         UserError: more is asked for than the cluster has or can launch.
     """
-    cpus = float(threads) if config.cpus == "auto" else config.cpus
     some_gpu = offer.gpus >= 1 or offer.to_come[1] >= 1
     gpus = config.gpus if config.gpus != "auto" else 1.0 if some_gpu else 0.0
+    # A fit on a GPU does little on the CPU.
+    busy = threads if gpus or config.fits == "auto" else threads * config.fits
+    cpus = float(busy) if config.cpus == "auto" else config.cpus
     if config.count == 0:
         cpus = 0.0  # this process has its CPUs already
     elif cpus == gpus == 0:
@@ -137,11 +142,12 @@ def plan_workers(config: WorkersConfig, *, threads: int, members: int, offer: Of
             f"launch {most:g} {key.upper()[:-1]}s on {len(offer.nodes)} nodes, room for "
             f"{room} such workers; ask for less, or for auto"
         )
-    if config.fits == "auto":
-        # Rather a fit on each of many GPUs than many on few.
-        fits = max(1, min(FITS_OF_A_GPU, -(-members // max(count, 1)))) if gpus >= 1 else 1
-    else:
+    if config.fits != "auto":
         fits = config.fits
+    elif gpus < 1 or one_at_a_time:
+        fits = 1
+    else:  # rather a fit on each of many GPUs than many on few
+        fits = max(1, min(FITS_OF_A_GPU, -(-members // max(count, 1))))
     return WorkerPlan(count=count, cpus=cpus, gpus=gpus, fits=fits if count else 1)
 
 

@@ -104,6 +104,7 @@ def plan_run(
         threads=config.recipe.threads,
         members=members or rules.members,
         offer=offer,
+        one_at_a_time=bool(config.recipe.dropout) or is_own(config.recipe.network),
     )
     with ThreadPoolExecutor(1) as reader:
         stream = reader.submit(load_stream, config.benchmark, source)

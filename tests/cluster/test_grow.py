@@ -63,7 +63,7 @@ def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
 
 def test_one_worker_that_fits_three_members_at_once_grows_the_same_zoo(oracle, tmp_path):
     """As on a GPU."""
-    keys = {"workers.count": 1, "workers.fits": 3}
+    keys = {"workers.count": 1, "workers.fits": 3, "workers.cpus": 1}
     seen = []
     result = grow(quickstart(tmp_path, **keys), name="quickstart", on_progress=seen.append)
     assert result.growth.digest() == oracle.growth.digest()

@@ -204,6 +204,27 @@ def test_what_was_alone_already_is_not_tried_again():
     assert not leases.retry_alone(E, digest(1))  # not its spec
 
 
+def test_a_spec_is_suspected_alone_before_it_is_to_blame_for_a_process_of_several():
+    """Spec 1 ends every process that fits it, with whatever else is fitted there."""
+    leases = offered(1, 2)
+
+    def dies(life, *, beside):
+        slots = [worker(rank, f"{rank} in life {life}", place="gpu") for rank in (0, 1)]
+        taken = [take(leases, slot) for slot in slots]
+        assert wanted(1) in taken
+        assert (wanted(2) if beside else None) in taken
+        for slot in slots:
+            leases.dismiss(slot)
+
+    dies(1, beside=True)
+    dies(2, beside=True)
+    for life in range(3, 3 + MAX_LOST_FITS):
+        assert leases.lost_too_often() is None
+        dies(life, beside=False)
+    assert leases.lost_too_often() == wanted(1)
+    assert take(leases, D) == wanted(2)
+
+
 # ---- speculation
 
 

@@ -1,5 +1,7 @@
 """The steps of a GPU's graphs, as the same calls on this processor: without graphs."""
 
+import gc
+import weakref
 from functools import partial
 
 import pytest
@@ -9,7 +11,8 @@ import zoo_ray.members.fit as fit_module
 import zoo_ray.members.training as training_module
 from zoo_ray.members.fit import fit
 from zoo_ray.members.graphs import GraphedSteps
-from zoo_ray.members.training import _Narrow
+from zoo_ray.members.training import Training, TrainingSet, _Narrow
+from zoo_ray.networks import build_network
 
 # A GPU takes the learning rate in float32, so one that is a power of two.
 EXACT = {"schedule": "constant", "lr": 2**-7, "epochs": 2}
@@ -57,10 +60,26 @@ def test_narrow_copies_of_all_weights_are_those_of_autocast(monkeypatch, network
     usual = bits(fit(spec=spec, tasks=COLOUR))
     made = []
 
-    def narrow(net, _):
-        made.append(_Narrow(net.trunk))
+    def narrow(net, _, parameters):
+        made.append(_Narrow(net.trunk, parameters))
         return made[-1]
 
     monkeypatch.setattr(_Narrow, "of", staticmethod(narrow))
     assert bits(fit(spec=spec, tasks=COLOUR)) == usual
     assert made
+
+
+def test_steps_hold_no_circle_that_would_keep_a_gpus_memory():
+    tasks, spec = CASES["cropped"]
+    net = build_network("small_conv", image_shape=(32, 32, 3), classes=[3, 2])
+    steps = GraphedSteps(Training(net, spec), TrainingSet(net, spec, tasks), capture=False)
+    taken = steps.epoch(epoch=0, first=0)
+    assert [next(taken) for _ in range(3)] == [1, 2, 3]
+    seen = weakref.ref(steps)
+    gc.disable()
+    try:
+        taken.close()
+        del steps, taken
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -6,20 +6,16 @@ from contextlib import contextmanager
 import pytest
 import torch
 from test_fit import COLOUR, spec_of
+from toys import toy_task
 
 from zoo_ray.members import memory
-from zoo_ray.members.member import OutOfMemory
-from zoo_ray.networks import build_network
+from zoo_ray.members.member import CutShort, OutOfMemory
 
 NONE = {"alone": False, "alive": lambda: None}
 
 
 def said(**recipe):
-    spec = spec_of(COLOUR, **recipe)
-    classes = [len(task.classes) for task in COLOUR]
-    with torch.random.fork_rng():
-        network = build_network(spec.recipe.network, image_shape=(32, 32, 3), classes=classes)
-        return memory.fit_bytes(network, spec, COLOUR)
+    return memory.needed_memory(spec_of(COLOUR, **recipe), COLOUR)
 
 
 def test_what_a_step_keeps_is_counted_by_hand():
@@ -28,32 +24,50 @@ def test_what_a_step_keeps_is_counted_by_hand():
     images, sums, norms = 3 * 32**2, 80 * (30**2 + 13**2 + 4**2), 80 * (13**2 + 4**2)
     pools = 80 * (15**2 + 6**2 + 2**2)
     kept = 4 * (images + sums + norms + pools) + 8 * pools
-    spec = spec_of(COLOUR)
-    network = build_network("small_conv", image_shape=(32, 32, 3), classes=[3, 2])
-    saved, largest = memory._footprint(network, spec, (32, 32, 3))
-    assert largest == 4 * 80 * 30**2
-    assert kept <= saved <= 1.05 * kept
+    found = memory._footprint(spec_of(COLOUR), COLOUR, lambda: None)
+    assert found.largest == 4 * 80 * 30**2
+    assert kept <= found.kept <= 1.05 * kept
+
+
+def test_a_large_image_is_counted_by_its_pixels():
+    def kept(size):
+        tasks = [toy_task("rgb", classes=2, train=2, size=size, channels=3)]
+        return memory._footprint(spec_of(tasks, network="wrn10_1"), tasks, lambda: None).kept
+
+    assert kept(256) == 16 * kept(64)
 
 
 def test_a_larger_batch_and_wider_numbers_take_more():
-    assert said(batch=64) > said(batch=32) > said(batch=32, precision="bfloat16")
+    large, wide, small = said(batch=64), said(batch=32), said(batch=32, precision="bfloat16")
+    assert large.least > wide.least > small.least
+    assert large.most > wide.most > small.most > small.least
 
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU that has 1,000 bytes for us, of which 900 are of use."""
+    """A GPU that has 1,000 bytes for us, of which 900 are of use to several fits."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (800, 2000))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 200)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
     monkeypatch.setattr(memory, "_devices", {})
-    monkeypatch.setattr(memory, "_WAIT_S", 0.01)
+    monkeypatch.setattr(memory, "WAIT_S", 0.01)
     return "cuda"
 
 
+def under_way():
+    return sum(device.fits for device in memory._devices.values())
+
+
 def test_a_fit_that_never_fits_is_refused_before_it_begins(gpu):
-    room = memory.room(901, device=gpu, **NONE)
-    with pytest.raises(OutOfMemory, match=r"about 0\.0 GB .* recipe\.batch"), room:
+    room = memory.room(memory.Needed(1001, 2000), device=gpu, **NONE)
+    with pytest.raises(OutOfMemory, match=r"0\.0 GB or more .* recipe\.batch"), room:
         pass
-    assert memory.fits_under_way() == 0
+    assert under_way() == 0
+
+
+def test_an_estimate_from_above_refuses_nobody_who_is_alone(gpu):
+    with memory.room(memory.Needed(1000, 5000), device=gpu, **NONE):
+        assert under_way() == 1
 
 
 class Beside:
@@ -67,7 +81,7 @@ class Beside:
         self._thread.start()
 
     def _run(self):
-        with memory.room(self._needed, **self._ask):
+        with memory.room(memory.Needed(self._needed, self._needed), **self._ask):
             self.is_in.set()
             self.leave.wait(30)
 
@@ -95,8 +109,8 @@ def test_fits_wait_until_there_is_room(gpu):
                 assert not third.is_in.is_set()
                 first.end()
                 assert third.is_in.wait(30)
-                assert memory.fits_under_way() == 2
-    assert memory.fits_under_way() == 0
+                assert under_way() == 2
+    assert under_way() == 0
 
 
 def test_a_fit_that_must_be_alone_waits_for_others_and_they_for_it(gpu):
@@ -112,3 +126,29 @@ def test_a_fit_that_must_be_alone_waits_for_others_and_they_for_it(gpu):
                 assert not third.is_in.is_set()
                 alone.end()
                 assert third.is_in.wait(30)
+
+
+def test_a_fit_that_waits_is_not_overtaken(gpu):
+    with beside(500, gpu) as first:
+        assert first.is_in.wait(30)
+        with beside(800, gpu) as large:
+            assert large.waits.wait(30)
+            with beside(100, gpu) as small:
+                assert small.waits.wait(30)
+                assert not small.is_in.is_set()
+                first.end()
+                assert large.is_in.wait(30)
+                assert small.is_in.wait(30)
+
+
+def test_who_gives_up_waiting_holds_up_nobody(gpu):
+    def give_up():
+        raise CutShort
+
+    with beside(800, gpu) as first:
+        assert first.is_in.wait(30)
+        waits = memory.room(memory.Needed(500, 500), device=gpu, alone=False, alive=give_up)
+        with pytest.raises(CutShort), waits:
+            pass
+        with beside(100, gpu) as second:
+            assert second.is_in.wait(30)

@@ -9,7 +9,7 @@ from test_fit import COLOUR, GREY, bits, spec_of
 
 from zoo_ray.members.fit import fit
 from zoo_ray.members.member import CutShort
-from zoo_ray.members.predict import GENERATORS, torch_settings
+from zoo_ray.members.predict import own_generators, torch_settings
 
 FITS = [
     (GREY, spec_of(GREY, seed=1, epochs=2)),
@@ -48,6 +48,7 @@ def test_settings_last_until_the_last_thread_has_done_with_them():
 
 def test_a_fit_that_waits_for_the_generators_tells_that_it_lives_and_can_be_cut_short(monkeypatch):
     monkeypatch.setattr("zoo_ray.members.fit._PROGRESS_INTERVAL_S", 0.01)
+    monkeypatch.setattr("zoo_ray.members.predict.WAIT_S", 0.02)
     told = []
 
     def stop(progress):
@@ -57,7 +58,7 @@ def test_a_fit_that_waits_for_the_generators_tells_that_it_lives_and_can_be_cut_
     taken, leave = threading.Event(), threading.Event()
 
     def hold():
-        with GENERATORS:
+        with own_generators():
             taken.set()
             leave.wait(30)
 

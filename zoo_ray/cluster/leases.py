@@ -50,6 +50,7 @@ class _Seat:
     heard_at: float
     lease: Wanted | None = None
     worth: float | None = None  # None: the spec is certain
+    had_company: bool = False  # while it held the lease, at its place
 
 
 @dataclass
@@ -63,10 +64,12 @@ class Leases:
     _early: dict[str, tuple[Wanted, float]] = field(default_factory=dict)
     _seats: dict[int, _Seat] = field(default_factory=dict)
     _held: dict[str, _Seat] = field(default_factory=dict)
+    _working: dict[str, dict[int, _Seat]] = field(default_factory=dict)  # by place and rank
     _yielding: set[str] | None = None  # digests; None: to be found out anew
     _gone: set[str] = field(default_factory=set)
     _lost: dict[str, int] = field(default_factory=dict)
     _alone: set[str] = field(default_factory=set)
+    _suspects: set[str] = field(default_factory=set)
     _avoided: set[str] = field(default_factory=set)
 
     # ---- specs
@@ -254,6 +257,12 @@ class Leases:
         self._gone.add(worker.id)
         if seat.lease is not None:
             digest = seat.lease.spec.digest
+            if not excused and seat.had_company:
+                # Any of those fitted there may be to blame: the second time it is tried alone.
+                excused = True
+                if seat.worth is None and digest in self._suspects:
+                    self._alone.add(digest)
+                self._suspects.add(digest)
             if seat.worth is not None and not excused:
                 self.avoid(digest, "lost")
                 return
@@ -275,6 +284,11 @@ class Leases:
     def _give(self, seat: _Seat, wanted: Wanted, worth: float | None) -> None:
         assert wanted.spec.digest not in self._held
         seat.lease, seat.worth = wanted, worth
+        company = self._working.setdefault(seat.worker.place, {})
+        seat.had_company = bool(company)
+        for other in company.values():
+            other.had_company = True
+        company[seat.worker.rank] = seat
         self.diary.begin(seat.worker.rank, wanted.spec.digest, certain=worth is None)
         self._held[wanted.spec.digest] = seat
         self._yielding = None
@@ -283,6 +297,7 @@ class Leases:
         assert seat.lease is not None
         self.diary.end(seat.worker.rank, ending)
         del self._held[seat.lease.spec.digest]
+        del self._working[seat.worker.place][seat.worker.rank]
         seat.lease = None
         self._yielding = None
 
@@ -333,8 +348,6 @@ class Leases:
         """Digests of what the others of a seat's place are fitting."""
         return {
             other.lease.spec.digest
-            for other in self._seats.values()
-            if other is not seat
-            and other.worker.place == seat.worker.place
-            and other.lease is not None
+            for other in self._working.get(seat.worker.place, {}).values()
+            if other is not seat and other.lease is not None
         }

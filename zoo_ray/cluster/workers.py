@@ -4,7 +4,7 @@ import os
 import tempfile
 import threading
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
 
 import ray
@@ -141,14 +141,19 @@ def pull(config: dict[str, Any]) -> None:
         return
     fits: int = config["fits"]
     rank = (config["first_rank"] + ray.train.get_context().get_world_rank()) * fits
-    workers = [_worker(config["device"], rank=rank + number) for number in range(fits)]
+    process = uuid.uuid4().hex
+    workers = [
+        _worker(config["device"], rank=rank + number, process=process) for number in range(fits)
+    ]
     told = FitLog(config["run"])
     if fits == 1:
         _pull(workers[0], config, store, told)
         return
-    with ThreadPoolExecutor(fits) as threads:
-        for _ in threads.map(lambda worker: _pull(worker, config, store, told), workers):
-            pass  # raises what a thread has raised
+    threads = ThreadPoolExecutor(fits)
+    slots = [threads.submit(_pull, worker, config, store, told) for worker in workers]
+    # Where one slot fails the process ends, and is replaced: all of them would fail.
+    for slot in wait(slots, return_when=FIRST_EXCEPTION).done:
+        slot.result()
 
 
 def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) -> None:
@@ -203,13 +208,13 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
         release_memory()
 
 
-def _worker(device: str, *, rank: int) -> Worker:
+def _worker(device: str, *, rank: int, process: str) -> Worker:
     context = ray.get_runtime_context()
-    unique, node = uuid.uuid4().hex, context.get_node_id()
-    computes_on = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else unique
+    node = context.get_node_id()
+    computes_on = os.environ.get("CUDA_VISIBLE_DEVICES") if device == "cuda" else process
     return Worker(
         rank=rank,
-        id=unique,
+        id=uuid.uuid4().hex,
         node=node,
         place=f"{node} {computes_on}",
         handle=context.current_actor,

@@ -2,7 +2,9 @@
 
 import ctypes
 import math
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
@@ -19,8 +21,8 @@ from zoo_ray.members.member import (
     Member,
     OutOfMemory,
 )
-from zoo_ray.members.memory import fit_bytes, fits_under_way, room
-from zoo_ray.members.predict import GENERATORS, draws, predict_images, torch_settings
+from zoo_ray.members.memory import Needed, needed_memory, room
+from zoo_ray.members.predict import draws, own_generators, predict_images, torch_settings
 from zoo_ray.members.spec import MemberSpec
 from zoo_ray.members.training import Misfit, Training, TrainingSet, steps_one_by_one
 from zoo_ray.networks import build_network
@@ -59,7 +61,7 @@ def fit(
         checkpoint_s: a checkpoint is taken each time the fit has gone on for so many seconds since
             it began, or since the last one was taken; None: never; 0: at every step.
         on_checkpoint: called with each checkpoint, which is the callee's to keep; with one more
-            when the fit is cut short.
+            when the fit is cut short, if it had begun.
 
     Returns:
         The member, with its predictions on the clean images of every part of its tasks.
@@ -74,11 +76,11 @@ def fit(
     """
     if [task.digest for task in tasks] != [share.digest for share in spec.tasks]:
         raise ValueError("the tasks are not those of the spec")
-    started = time.perf_counter()
     _keep_freed_memory()
     tell = _Every(_PROGRESS_INTERVAL_S, on_progress)
     save = _Every(math.inf if checkpoint_s is None else checkpoint_s, on_checkpoint)
-    waiting = FitProgress(0, spec.recipe.epochs, None)
+    epochs_done = 0 if resume is None else len(resume.epoch_losses)
+    waiting = FitProgress(epochs_done, spec.recipe.epochs, None)
 
     def wait() -> None:
         tell.if_due(waiting)
@@ -86,38 +88,55 @@ def fit(
     with ExitStack() as held:
         held.enter_context(torch_settings(threads=spec.recipe.threads))
         held.enter_context(_memory_errors(spec, device))
-        network = _new_network(spec, tasks, alive=wait)
-        if torch.device(device).type == "cuda":
-            needed = fit_bytes(network, spec, tasks)
+        gpus = [torch.device(device)] if torch.device(device).type == "cuda" else []
+        if gpus:
+            needed = Needed(0, 0)
+            if not spec.recipe.trunk:
+                needed = needed_memory(spec, tasks, alive=wait)
             # CUDA lets nobody draw while somebody captures a graph.
             held.enter_context(room(needed, device=device, alone=draws(spec), alive=wait))
             held.enter_context(_own_stream(device))
-        network = network.to(device).to(memory_format=torch.channels_last)
-        training = Training(network, spec)
+        network = _new_network(spec, tasks, alive=wait)
         if draws(spec):
-            gpus = [training.device] if training.device.type == "cuda" else []
-            held.enter_context(_generators(gpus, alive=wait))
-        try:
-            _train(training, spec, tasks, resume=resume, tell=tell, save=save)
-            epoch_losses = training.epoch_losses
-            trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
-            predictions = [
-                {
-                    name: predict_images(
-                        network,
-                        part.images,
-                        head=head,
-                        spec=spec,
-                        part=name,
-                        alive=lambda: tell.if_due(trained),
-                    )
-                    for name, part in task.parts()
-                }
-                for head, task in enumerate(tasks)
-            ]
-        except CutShort:
-            save(training.to_checkpoint())
-            raise
+            held.enter_context(own_generators(gpus, alive=wait))
+        # In a function of its own, so that all that it took is free when the room is.
+        return _fit(network, spec, tasks, device=device, resume=resume, tell=tell, save=save)
+
+
+def _fit(
+    network: MultiHead,
+    spec: MemberSpec,
+    tasks: Sequence[Task],
+    *,
+    device: str,
+    resume: Checkpoint | None,
+    tell: "_Every[FitProgress]",
+    save: "_Every[Checkpoint]",
+) -> Member:
+    started = time.perf_counter()
+    network = network.to(device).to(memory_format=torch.channels_last)
+    training = Training(network, spec)
+    try:
+        _train(training, tasks, resume=resume, tell=tell, save=save)
+        epoch_losses = training.epoch_losses
+        trained = FitProgress(spec.recipe.epochs, spec.recipe.epochs, epoch_losses[-1])
+        predictions = [
+            {
+                name: predict_images(
+                    network,
+                    part.images,
+                    head=head,
+                    spec=spec,
+                    part=name,
+                    alive=lambda: tell.if_due(trained),
+                )
+                for name, part in task.parts()
+            }
+            for head, task in enumerate(tasks)
+        ]
+    except CutShort:
+        save(training.to_checkpoint())
+        raise
     member = Member(
         weights={
             name: value.cpu().contiguous().numpy() for name, value in network.state_dict().items()
@@ -134,34 +153,34 @@ def fit(
 
 
 def release_memory() -> None:
-    """Give back what a GPU keeps of fits that are over, for whoever shares it."""
-    if torch.cuda.is_initialized() and not fits_under_way():  # type: ignore[no-untyped-call]
+    """Give back what a GPU keeps of fits that are over: a graph's memory is of use to nobody
+    else."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         with CAPTURING:
             torch.cuda.empty_cache()
+
+
+_free_streams: defaultdict[str, list[torch.cuda.Stream]] = defaultdict(list)
+_streams_lock = threading.Lock()
 
 
 @contextmanager
 def _own_stream(device: str) -> Iterator[None]:
     """Do what is done on a GPU beside what other threads do there."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    # torch has 32 streams and gives them in turn, whoever is on them.
+    with _streams_lock:
+        free = _free_streams[device]
+        stream = free.pop() if free else torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        try:
-            yield
-        finally:
-            stream.synchronize()
-
-
-@contextmanager
-def _generators(gpus: Sequence[torch.device], *, alive: Callable[[], None]) -> Iterator[None]:
-    """Have torch's global generators for oneself, and leave them as they were."""
-    while not GENERATORS.acquire(timeout=_PROGRESS_INTERVAL_S):
-        alive()
     try:
-        with torch.random.fork_rng(devices=gpus):
-            yield
+        with torch.cuda.stream(stream):
+            try:
+                yield
+            finally:
+                stream.synchronize()
     finally:
-        GENERATORS.release()
+        with _streams_lock:
+            free.append(stream)
 
 
 @cache
@@ -186,7 +205,7 @@ def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
             words in str(error) for words in told
         ):
             raise
-        fewer = "members per GPU (more workers.gpus)" if device != "cpu" else "workers.count"
+        fewer = "workers.fits" if device != "cpu" else "workers.count"
         raise OutOfMemory(
             f"out of memory ({device}); try a smaller recipe.batch than {spec.recipe.batch}, or "
             f"fewer {fewer}"
@@ -199,7 +218,7 @@ def _new_network(
     shapes = {task.image_shape for task in tasks}
     if len(shapes) > 1:
         raise ValueError(f"the tasks' images differ in shape: {sorted(shapes)}")
-    with _generators([], alive=alive):
+    with own_generators(alive=alive):
         # Not torch.manual_seed, which would seed the GPUs' generators too.
         torch.default_generator.manual_seed(spec.seed)
         try:
@@ -239,22 +258,21 @@ class _Every(Generic[_Told]):
 
 def _train(
     training: Training,
-    spec: MemberSpec,
     tasks: Sequence[Task],
     *,
     resume: Checkpoint | None,
     tell: _Every[FitProgress],
     save: _Every[Checkpoint],
 ) -> None:
-    epochs = spec.recipe.epochs
+    spec, epochs = training.spec, training.spec.recipe.epochs
     data = TrainingSet(training.network, spec, tasks)
     steps = data.steps
     if resume is not None:
         training.load(resume, steps=steps, epochs=epochs)
-    if can_graph(training, spec):
-        train = GraphedSteps(training, data, spec).epoch
+    if can_graph(training):
+        train = GraphedSteps(training, data).epoch
     else:
-        train = partial(steps_one_by_one, training, data, spec)
+        train = partial(steps_one_by_one, training, data)
     training.network.train()
     for epoch in range(training.step // steps, epochs):
         for done in train(epoch=epoch, first=training.step % steps):

@@ -10,14 +10,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 
 from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.predict import draws, input_dtype
-from zoo_ray.members.spec import MemberSpec
 from zoo_ray.members.training import BATCHES_AT_ONCE, Batch, Training, TrainingSet, learning_rate
 
 log = logging.getLogger("zoo_ray")
@@ -28,10 +27,10 @@ CAPTURING = threading.Lock()
 _COLUMNS = 6  # of a sample's choices: its row, top, left, flip, head, target
 
 
-def can_graph(training: Training, spec: MemberSpec) -> bool:
+def can_graph(training: Training) -> bool:
     """Whether a training's steps may be captured: on a GPU, of a network of ours that draws
     nothing (graphs share what CUDA draws from)."""
-    return training.device.type == "cuda" and not draws(spec)
+    return training.device.type == "cuda" and not draws(training.spec)
 
 
 class GraphedSteps:
@@ -40,13 +39,11 @@ class GraphedSteps:
     Args:
         training: whose steps they are.
         data: what it sees.
-        spec: of the member.
         capture: whether graphs are made, on a GPU; the bits are the same without.
     """
 
-    def __init__(
-        self, training: Training, data: TrainingSet, spec: MemberSpec, *, capture: bool = True
-    ) -> None:
+    def __init__(self, training: Training, data: TrainingSet, *, capture: bool = True) -> None:
+        spec = training.spec
         self._training, self._data, self._spec = training, data, spec
         device, batch = training.device, spec.recipe.batch
         height, width, channels = data.images.shape[1:]
@@ -64,9 +61,9 @@ class GraphedSteps:
         self._labels = torch.zeros(labels, dtype=torch.int64, device=device)
         # They replay one after the other, so they may share their memory.
         pool = torch.cuda.graph_pool_handle() if capture else None
-        self._prepare = _Replayed(self._make_batches, pool)
+        self._prepare = _Replayed(pool)
         last = len(data) - (data.steps - 1) * batch
-        self._steps = {size: _Replayed(partial(self._learn, size), pool) for size in {batch, last}}
+        self._steps = {size: _Replayed(pool) for size in {batch, last}}
         self._sizes = [batch] * (data.steps - 1) + [last]
         self._next: torch.Tensor | None = None
 
@@ -80,9 +77,11 @@ class GraphedSteps:
         self._at.fill_(first)
         for step in range(first, steps):
             if step == first or step % BATCHES_AT_ONCE == 0:
-                self._prepare()
-            self._steps[self._sizes[step]]()
-            if step + 1 == steps:  # while the device is still at it
+                self._prepare(self._make_batches)
+            size = self._sizes[step]
+            self._steps[size](partial(self._learn, size))
+            if step + 1 == steps and epoch + 1 < self._spec.recipe.epochs:
+                # While the device is still at it.
                 self._next = self._choose(epoch + 1)
             yield step + 1
 
@@ -120,20 +119,25 @@ class GraphedSteps:
 
 
 class _Replayed:
-    """Work on tensors that stay: done once, then captured, if there is a pool, and replayed."""
+    """Work on tensors that stay: done once, then captured, if there is a pool, and replayed.
 
-    def __init__(self, work: Callable[[], None], pool: Any) -> None:
-        self._work, self._pool = work, pool
+    It keeps no reference to the work: a circle would keep a GPU's memory until Python looks for
+    circles.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self._is_ready = False
 
-    def __call__(self) -> None:
+    def __call__(self, work: Callable[[], None]) -> None:
+        """Do the work, which is the same in every call."""
         if self._graph is None and self._is_ready and self._pool is not None:
-            self._graph = _capture(self._work, self._pool)
+            self._graph = _capture(work, self._pool)
             if self._graph is None:
                 self._pool = None
         if self._graph is None:
-            self._work()
+            work()
             self._is_ready = True
         else:
             self._graph.replay()
@@ -148,14 +152,17 @@ def _capture(work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph | None
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 work()
-            finally:
-                graph.capture_end()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            said = str(error).splitlines()[0]
-            log.warning("CUDA graphs do not work here (%s): a fit is slower without", said)
-            with contextlib.suppress(RuntimeError):
-                torch.cuda.synchronize()
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # the first error is the one to tell
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        except RuntimeError as error:  # out of memory, too: steps one by one need less
+            _warn(str(error).splitlines()[0])
             return None
     return graph
+
+
+@cache
+def _warn(why: str) -> None:
+    log.warning("a CUDA graph cannot be captured (%s): a fit is slower without", why)

@@ -18,7 +18,8 @@ class OutOfMemory(FitFailed):
 
 
 class CutShort(Exception):
-    """To be raised by whoever hears of a fit's progress: the fit leaves a checkpoint and ends."""
+    """To be raised by whoever hears of a fit's progress: the fit ends, and leaves a checkpoint
+    unless it still waits to begin."""
 
 
 class FitProgress(NamedTuple):

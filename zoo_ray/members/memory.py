@@ -1,19 +1,20 @@
 """A GPU's memory: what a fit will need of it, and room for so many fits at once as it holds."""
 
-import copy
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from zoo_ray.members.augment import PAD
 from zoo_ray.members.member import OutOfMemory
-from zoo_ray.members.predict import GENERATORS, PREDICTION_BATCH
+from zoo_ray.members.predict import PREDICTION_BATCH, WAIT_S, own_generators
 from zoo_ray.members.spec import MemberSpec
-from zoo_ray.networks.heads import MultiHead
+from zoo_ray.networks import build_network
 from zoo_ray.task import Task
 
 # cuBLAS's workspaces, of the thread that fits and of the one that goes backward, and cuDNN's.
@@ -21,33 +22,60 @@ _LIBRARIES = 192 << 20
 # Memory is taken in blocks, so what is free is not all of use.
 _USABLE = 0.9
 _CHOICES_BYTES = 2 * 6 * 8  # of a sample, in the epoch that is learnt and in the next one
-_WAIT_S = 0.5
+# A larger image is counted by its pixels: to try it would take a processor minutes.
+_TRIED_PIXELS = 64
+
+
+class Needed(NamedTuple):
+    """Bytes that a fit takes of a GPU's memory: at least, and an estimate from above."""
+
+    least: int
+    most: int
 
 
 @dataclass
 class _Device:
-    changed: threading.Condition
-    usable: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    waiting: deque[object] = field(default_factory=deque)
+    free: int = 0
     taken: int = 0
     fits: int = 0
     is_one_alone: bool = False
 
+    def has_room(self, needed: Needed, *, alone: bool) -> bool:
+        if not self.fits:
+            return True
+        fits = self.taken + needed.most <= _USABLE * self.free
+        return fits and not alone and not self.is_one_alone
+
+
+class _Footprint(NamedTuple):
+    """Bytes of a network's weights, of all that it keeps of a sample for the way back, and of the
+    largest part of that."""
+
+    weights: int
+    kept: float
+    largest: float
+
 
 _devices: dict[str, _Device] = {}
 _devices_lock = threading.Lock()
-_footprints: dict[tuple[object, ...], tuple[float, float]] = {}
+_footprints: dict[tuple[object, ...], _Footprint] = {}
 
 
-def fit_bytes(network: MultiHead, spec: MemberSpec, tasks: Sequence[Task]) -> int:
-    """What a fit will take of a GPU's memory at most, as an estimate from above.
+def needed_memory(
+    spec: MemberSpec, tasks: Sequence[Task], *, alive: Callable[[], None] = lambda: None
+) -> Needed:
+    """What a fit takes of a GPU's memory.
+
+    Of a user's own trunk nothing is known; it has a GPU to itself (see `room`).
 
     Args:
-        network: of the member, in the machine's memory.
-        spec, tasks: of the fit.
+        spec, tasks: of the fit, of a network of ours.
+        alive: called twice a second while it waits for other threads.
     """
     recipe = spec.recipe
-    saved, largest = _footprint(network, spec, tasks[0].image_shape)
-    weights = sum(value.nbytes for value in network.state_dict().values())
+    print_ = _footprint(spec, tasks, alive)
     pad = 2 * PAD if recipe.crop else 0
     height, width, channels = tasks[0].image_shape
     sample = (height + pad) * (width + pad) * channels + _CHOICES_BYTES
@@ -55,95 +83,111 @@ def fit_bytes(network: MultiHead, spec: MemberSpec, tasks: Sequence[Task]) -> in
         share.samples(task.train.labels) for share, task in zip(spec.tasks, tasks, strict=True)
     )
     # A step is taken as it is before it is captured, and the graph's memory is its own.
-    learning = 2 * recipe.batch * (saved + 3 * largest)
-    predicting = PREDICTION_BATCH * 3 * largest
-    # Weights, momenta, gradients, and copies in the trunk's precision.
-    return int(4 * weights + samples * sample + max(learning, predicting)) + _LIBRARIES
+    steps = 1 if recipe.dropout else 2
+    learning = steps * recipe.batch * (print_.kept + 3 * print_.largest)
+    predicting = PREDICTION_BATCH * 3 * print_.largest
+    # Weights, momenta and gradients; copies in the trunk's precision.
+    least = 3 * print_.weights + samples * sample + recipe.batch * print_.kept
+    most = 4 * print_.weights + samples * sample + max(learning, predicting) + _LIBRARIES
+    return Needed(int(least), int(most))
 
 
 @contextmanager
-def room(needed: int, *, device: str, alone: bool, alive: Callable[[], None]) -> Iterator[None]:
-    """Room for a fit on a GPU, once those of this process that are there leave it so much.
+def room(needed: Needed, *, device: str, alone: bool, alive: Callable[[], None]) -> Iterator[None]:
+    """Room for a fit on a GPU, in turn, once those of this process that are there leave it so much.
 
     Args:
-        needed: bytes.
+        needed: by the fit.
         device: of torch.
         alone: whether no other fit of this process may be there.
         alive: called twice a second while it waits.
 
     Raises:
-        OutOfMemory: the GPU does not have so much.
+        OutOfMemory: the GPU does not have the least of it.
     """
-    here = _device(device)
+    here, turn = _device(device), object()
     with here.changed:
-        while here.fits and (alone or here.is_one_alone or here.taken + needed > here.usable):
-            here.changed.wait(_WAIT_S)
+        here.waiting.append(turn)
+    try:
+        while True:
+            with here.changed:
+                if here.waiting[0] is turn and here.has_room(needed, alone=alone):
+                    _enter(here, needed, device=device, alone=alone)
+                    break
+                here.changed.wait(WAIT_S)
             alive()
-        if not here.fits:  # other processes may share it, and come and go
-            free, _ = torch.cuda.mem_get_info(device)
-            here.usable = int(_USABLE * (free + torch.cuda.memory_reserved(device)))
-        if needed > here.usable:
-            raise OutOfMemory(
-                f"a fit takes about {_gb(needed)} GB and this GPU has {_gb(here.usable)} to give; "
-                "try a smaller recipe.batch, a smaller benchmark.samples_per_class or fewer "
-                "zoo.tasks_per_member"
-            )
-        here.taken += needed
-        here.fits += 1
-        here.is_one_alone = alone
+    finally:
+        with here.changed:
+            here.waiting.remove(turn)
+            here.changed.notify_all()
     try:
         yield
     finally:
         with here.changed:
-            here.taken -= needed
+            here.taken -= needed.most
             here.fits -= 1
             here.is_one_alone = False
             here.changed.notify_all()
 
 
-def fits_under_way() -> int:
-    """How many fits of this process are on GPUs."""
-    return sum(device.fits for device in _devices.values())
+def _enter(here: _Device, needed: Needed, *, device: str, alone: bool) -> None:
+    if not here.fits:  # other processes may share it, and come and go
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        here.free = free + cached
+    if needed.least > here.free:
+        raise OutOfMemory(
+            f"a fit takes {needed.least / 1e9:.1f} GB or more and this GPU has "
+            f"{here.free / 1e9:.1f} to give; try a smaller recipe.batch, a smaller "
+            "benchmark.samples_per_class or fewer zoo.tasks_per_member"
+        )
+    here.taken += needed.most
+    here.fits += 1
+    here.is_one_alone = alone
 
 
 def _device(device: str) -> _Device:
     with _devices_lock:
-        if device not in _devices:
-            _devices[device] = _Device(threading.Condition())
-        return _devices[device]
+        return _devices.setdefault(device, _Device())
 
 
-def _footprint(
-    network: MultiHead, spec: MemberSpec, image_shape: tuple[int, int, int]
-) -> tuple[float, float]:
-    """Of a sample that is learnt: bytes of all that is kept for the way back, and of the largest
-    part of it."""
+def _footprint(spec: MemberSpec, tasks: Sequence[Task], alive: Callable[[], None]) -> _Footprint:
     recipe = spec.recipe
-    key = (recipe.network, recipe.trunk, recipe.dropout, recipe.precision, image_shape)
-    if key not in _footprints:
-        kept: dict[int, float] = {parameter.data_ptr(): 0.0 for parameter in network.parameters()}
-        narrow = 0.5 if recipe.precision == "bfloat16" else 1.0
+    height, width, channels = tasks[0].image_shape
+    classes = tuple(len(task.classes) for task in tasks)
+    key = (recipe.network, recipe.dropout, recipe.precision, height, width, channels, classes)
+    if key in _footprints:
+        return _footprints[key]
+    # At least what the small network takes.
+    tried = (min(height, _TRIED_PIXELS), min(width, _TRIED_PIXELS))
+    scale = height * width / (tried[0] * tried[1])
+    narrow = 0.5 if recipe.precision == "bfloat16" else 1.0
+    kept: dict[int, float] = {}
 
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            size = storage.nbytes() * (narrow if tensor.is_floating_point() else 1.0)
-            kept.setdefault(storage.data_ptr(), size)
-            return tensor
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        size = storage.nbytes() * (narrow if tensor.is_floating_point() else 1.0)
+        kept.setdefault(storage.data_ptr(), size)
+        return tensor
 
-        height, width, channels = image_shape
-        batch = 2  # the least of which batch norm can take a variance
-        images = torch.zeros(batch, channels, height, width)
-        with GENERATORS, torch.random.fork_rng(devices=[]):
-            twin = copy.deepcopy(network).train()
-            kept |= {parameter.data_ptr(): 0.0 for parameter in twin.parameters()}
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                features = twin.trunk(images.contiguous(memory_format=torch.channels_last))
-                # Kept alive, so that no address is given twice.
-                logits = twin.logits(features, heads=torch.zeros(batch, dtype=torch.int64))
-        del logits
-        _footprints[key] = sum(kept.values()) / batch, max(kept.values()) / batch
-    return _footprints[key]
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.1f}"
+    batch = 2  # the least of which batch norm can take a variance
+    with own_generators(alive=alive):
+        network = build_network(
+            recipe.network,
+            image_shape=(*tried, channels),
+            classes=classes,
+            dropout=recipe.dropout,
+        )
+        kept |= {parameter.data_ptr(): 0.0 for parameter in network.parameters()}
+        images = torch.zeros(batch, channels, *tried).contiguous(memory_format=torch.channels_last)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            # Kept alive, so that no address is given twice.
+            logits = network.logits(
+                network.trunk(images), heads=torch.zeros(batch, dtype=torch.int64)
+            )
+    del logits
+    weights = sum(value.nbytes for value in network.state_dict().values())
+    found = _Footprint(
+        weights, scale * sum(kept.values()) / batch, scale * max(kept.values()) / batch
+    )
+    return _footprints.setdefault(key, found)

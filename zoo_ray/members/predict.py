@@ -25,6 +25,8 @@ PREDICTION_BATCH = 128
 # A wide residual network keeps whole images in 64 channels and more: of larger ones than this,
 # fewer are predicted at once.
 _PIXELS_AT_ONCE = PREDICTION_BATCH * 84 * 84
+WAIT_S = 0.5
+"""How often one that waits for other threads says that it lives."""
 
 
 class NotItsWeights(ValueError):
@@ -63,11 +65,7 @@ def predict(
         ValueError: the network does not take such images, or is a user's own that is not here.
     """
     height, width, channels = images.shape[1:]
-    with (
-        torch_settings(threads=spec.recipe.threads),
-        GENERATORS,
-        torch.random.fork_rng(devices=[]),
-    ):
+    with torch_settings(threads=spec.recipe.threads), own_generators():
         network = build_network(
             spec.recipe.network,
             image_shape=(height, width, channels),
@@ -130,15 +128,33 @@ def _prediction_batch(network: str, images: Images) -> int:
 # ---- what a fit has in common with it
 
 
-GENERATORS = threading.RLock()
-"""Held while torch's global generators are drawn from: fits in several threads share them."""
+_generators = threading.RLock()
+
+
+@contextmanager
+def own_generators(
+    gpus: Sequence[torch.device] = (), *, alive: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Have torch's global generators, which threads share, for oneself; then as they were.
+
+    Args:
+        gpus: whose generators are meant, beside the processor's.
+        alive: called twice a second while others have them.
+    """
+    while not _generators.acquire(timeout=WAIT_S):
+        alive()
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        _generators.release()
 
 
 @contextmanager
 def torch_settings(*, threads: int) -> Iterator[None]:
     """Settings that decide bits, whatever the process that fits has set, and back again."""
-    before = torch.get_num_threads()  # of this thread
     with _for_all_threads:
+        before = torch.get_num_threads()  # of this thread
         torch.set_num_threads(threads)
         try:
             yield
@@ -173,6 +189,7 @@ _for_all_threads = _ForAllThreads()
 @contextmanager
 def _settings() -> Iterator[None]:
     before = (
+        torch.get_num_threads(),  # of threads to come
         torch.get_float32_matmul_precision(),
         torch.get_default_dtype(),
         torch.get_deterministic_debug_mode(),
@@ -194,11 +211,12 @@ def _settings() -> Iterator[None]:
         with torch.backends.cudnn.flags(**cuda):
             yield
     finally:
-        torch._C._set_mkldnn_enabled(before[4])
-        torch.set_float32_matmul_precision(before[0])
-        torch.set_default_dtype(before[1])
-        torch.set_deterministic_debug_mode(before[2])
-        deterministic.fill_uninitialized_memory = before[3]  # type: ignore[attr-defined]
+        torch._C._set_mkldnn_enabled(before[5])
+        torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(before[1])
+        torch.set_default_dtype(before[2])
+        torch.set_deterministic_debug_mode(before[3])
+        deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
 
 
 def draws(spec: MemberSpec) -> bool:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from zoo_ray.task import Labels
 
-FIT_VERSION = 2
+FIT_VERSION = 3
 """Raised whenever our code changes the bits of a fit: members of other versions are not used."""
 
 Rows = npt.NDArray[np.intp]

@@ -63,7 +63,7 @@ class Training:
         self.network = network
         self.spec = spec
         self.device = network.closed.device
-        self.hardware = device_hardware(self.device)
+        self.hardware = _hardware(self.device, spec)
         self.momenta = [torch.zeros_like(weight) for weight in network.parameters()]
         self.step = 0
         self.epoch_losses: list[float] = []
@@ -71,7 +71,7 @@ class Training:
         trained = [weight.requires_grad for weight in network.parameters()]
         self._parameters: list[torch.Tensor] = list(compress(network.parameters(), trained))
         self._their_momenta: list[torch.Tensor | None] = list(compress(self.momenta, trained))
-        self._narrow = _Narrow.of(network, spec)
+        self._narrow = _Narrow.of(network, spec, self._parameters)
 
     def learn(self, batch: Batch, *, lr: float | torch.Tensor) -> None:
         """Take a step, but for counting it.
@@ -87,13 +87,13 @@ class Training:
         # The functions that torch.optim.SGD and backward() wrap, without their bookkeeping.
         gradients: Sequence[torch.Tensor] = torch.autograd.grad(
             loss,
-            narrow.copies_among(self._parameters) if narrow else self._parameters,
+            narrow.parameters if narrow else self._parameters,
             allow_unused=True,
             materialize_grads=True,
         )
         with torch.no_grad():
             if narrow:
-                gradients = narrow.widen(gradients, self._parameters)
+                gradients = narrow.widen(gradients)
             sgd(
                 self._parameters,
                 [_laid_out(*pair) for pair in zip(gradients, self._parameters, strict=True)],
@@ -154,60 +154,56 @@ class Training:
 
 class _Narrow:
     """Copies of the convolutions' weights in bfloat16, all made by one kernel, where autocast makes
-    each with one of its own; and their gradients likewise. The bits are the same."""
+    each with one of its own; and their gradients likewise. The bits are the same.
 
-    def __init__(self, trunk: nn.Module) -> None:
+    Args:
+        trunk: whose convolutions they are.
+        parameters: that are trained.
+
+    Attributes:
+        parameters: the same, those that have a copy as the copy.
+    """
+
+    def __init__(self, trunk: nn.Module, parameters: Sequence[torch.Tensor]) -> None:
         self._trunk = trunk
-        self._weights = {
-            f"{name}.weight": module.weight
-            for name, module in trunk.named_modules()
-            if isinstance(module, nn.Conv2d)
-        }
-        self._copies = {
-            name: torch.empty_like(weight, dtype=torch.bfloat16).requires_grad_()
-            for name, weight in self._weights.items()
-        }
-        self._gradients = [torch.empty_like(weight) for weight in self._weights.values()]
-        self._place = {id(weight): place for place, weight in enumerate(self._weights.values())}
+        self._copies: dict[str, torch.Tensor] = {}
+        self._weights: list[torch.Tensor] = []
+        self.parameters = list(parameters)
+        places = {id(parameter): place for place, parameter in enumerate(parameters)}
+        for name, module in trunk.named_modules():
+            if isinstance(module, nn.Conv2d):
+                weight = module.weight
+                copy = torch.empty_like(weight, dtype=torch.bfloat16).requires_grad_()
+                self._copies[f"{name}.weight"] = copy
+                self._weights.append(weight)
+                self.parameters[places[id(weight)]] = copy
+        self._places = [places[id(weight)] for weight in self._weights]
+        self._gradients = [torch.empty_like(weight) for weight in self._weights]
 
     @staticmethod
-    def of(network: MultiHead, spec: MemberSpec) -> "_Narrow | None":
+    def of(
+        network: MultiHead, spec: MemberSpec, parameters: Sequence[torch.Tensor]
+    ) -> "_Narrow | None":
         """For a network of ours, on a GPU, in bfloat16."""
         is_on_gpu = network.closed.device.type == "cuda"
         if is_on_gpu and spec.recipe.precision == "bfloat16" and not spec.recipe.trunk:
-            return _Narrow(network.trunk)
+            return _Narrow(network.trunk, parameters)
         return None
 
     def call(self, images: torch.Tensor) -> torch.Tensor:
         """What the trunk makes of images, with the weights as they are now."""
         with torch.no_grad():
-            torch._foreach_copy_(list(self._copies.values()), list(self._weights.values()))
+            torch._foreach_copy_(list(self._copies.values()), self._weights)
         features: torch.Tensor = functional_call(self._trunk, self._copies, (images,))
         return features
 
-    def copies_among(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The parameters, each that has a copy as its copy."""
-        copies = list(self._copies.values())
-        return [
-            copies[self._place[id(one)]] if id(one) in self._place else one for one in parameters
-        ]
-
-    def widen(
-        self, gradients: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]
-    ) -> list[torch.Tensor]:
-        """The gradients of the parameters, from those of `copies_among` them."""
-        narrow = {
-            self._place[id(parameter)]: gradient
-            for parameter, gradient in zip(parameters, gradients, strict=True)
-            if id(parameter) in self._place
-        }
-        torch._foreach_copy_([self._gradients[place] for place in narrow], list(narrow.values()))
-        return [
-            self._gradients[self._place[id(parameter)]]
-            if id(parameter) in self._place
-            else gradient
-            for parameter, gradient in zip(parameters, gradients, strict=True)
-        ]
+    def widen(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Gradients of the trained parameters, from those of `parameters`."""
+        torch._foreach_copy_(self._gradients, [gradients[place] for place in self._places])
+        wide = list(gradients)
+        for place, gradient in zip(self._places, self._gradients, strict=True):
+            wide[place] = gradient
+        return wide
 
 
 class TrainingSet:
@@ -239,13 +235,14 @@ class TrainingSet:
         ]
         self.targets = torch.from_numpy(np.concatenate(rows_of_class))
         self.steps = math.ceil(len(self) / spec.recipe.batch)
+        self._spec = spec
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def batches(self, spec: MemberSpec, *, epoch: int, first: int) -> Iterator[Batch]:
+    def batches(self, *, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch's steps, from `first` on."""
-        recipe, device = spec.recipe, self.images.device
+        spec, recipe, device = self._spec, self._spec.recipe, self.images.device
         order = epoch_order(seed=spec.seed, epoch=epoch, samples=len(self))
         visited = torch.from_numpy(order)
         shifts = epoch_shifts(seed=spec.seed, epoch=epoch, samples=len(self), flip=recipe.flip)
@@ -267,10 +264,11 @@ class TrainingSet:
 
 
 def steps_one_by_one(
-    training: Training, data: TrainingSet, spec: MemberSpec, *, epoch: int, first: int
+    training: Training, data: TrainingSet, *, epoch: int, first: int
 ) -> Iterator[int]:
     """Train for an epoch, from step `first` of it on; after each step, how many are done."""
-    for step, batch in enumerate(data.batches(spec, epoch=epoch, first=first), start=first):
+    spec = training.spec
+    for step, batch in enumerate(data.batches(epoch=epoch, first=first), start=first):
         seed_draws(training.network, spec, "dropout", spec.seed, training.step)
         lr = learning_rate(spec, step=training.step, steps=data.steps)
         training.learn(batch, lr=lr)
@@ -285,13 +283,12 @@ def learning_rate(spec: MemberSpec, *, step: int, steps: int) -> float:
     return recipe.lr * (1 + math.cos(math.pi * step / (steps * recipe.epochs))) / 2
 
 
-def device_hardware(device: torch.device) -> dict[str, str]:
-    """What decides the bits of a fit on a device (see `hardware`)."""
+def _hardware(device: torch.device, spec: MemberSpec) -> dict[str, str]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return hardware(
         device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",
         torch_version=torch.__version__,
-        kernels=on_gpu.name(device),
+        kernels=None if spec.recipe.trunk else on_gpu.name(device),
     )
 
 

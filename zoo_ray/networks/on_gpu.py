@@ -1,6 +1,8 @@
 """Whether networks of ours train with kernels of ours: on a GPU that Triton compiles for."""
 
 import logging
+import os
+import threading
 from functools import cache
 from types import ModuleType
 
@@ -9,6 +11,7 @@ from torch import nn
 
 log = logging.getLogger("zoo_ray")
 
+_trying = threading.Lock()
 _MOST = 2**31 - 1  # elements: the kernels count in 32 bits
 
 
@@ -23,17 +26,28 @@ def name(device: torch.device) -> str | None:
     return None if module is None else f"triton {module.triton.__version__}"
 
 
-@cache
 def _kernels(device: torch.device) -> ModuleType | None:
+    with _trying:  # by one thread
+        return _tried(device)
+
+
+@cache
+def _tried(device: torch.device) -> ModuleType | None:
+    if os.environ.get("TRITON_INTERPRET") == "1":  # whose bits are others, and cannot be captured
+        return None
     try:
         from zoo_ray.networks import triton_norm
 
         # It compiles with a C compiler that may not be there, for GPUs that may be too old.
-        with torch.enable_grad():
-            x = torch.ones(2, 16, 4, 4, device=device, requires_grad=True)
-            norm = nn.BatchNorm2d(16, device=device)
-            y = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
-            torch.autograd.grad(y.sum(), x)
+        norm = nn.BatchNorm2d(16, device=device)
+        for dtype in (torch.float32, torch.bfloat16):
+            with torch.enable_grad():
+                x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype, requires_grad=True)
+                pooled = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
+                y = triton_norm.norm_relu(pooled, norm, pool=False)
+                torch.autograd.grad(y.sum(), x)
+    except torch.OutOfMemoryError:
+        raise
     except Exception as error:
         said = str(error).splitlines() or [type(error).__name__]
         log.warning("Triton does not work here (%s): a fit is slower without", said[0])

@@ -37,13 +37,14 @@ class SmallConv(nn.Module):
             x = conv_pool_relu(x, self.conv1.weight)
             x = conv_norm_pool_relu(x, self.conv2, self.norm2)
             x = conv_norm_pool_relu(x, self.conv3, self.norm3)
-        elif self.training and (gpu := on_gpu.kernels(x)):
-            x = gpu.pool_relu(self.conv1(x))
-            for conv, norm in ((self.conv2, self.norm2), (self.conv3, self.norm3)):
-                x = gpu.norm_relu(conv2d(x, conv.weight), norm, pool=True, bias=conv.bias)
         else:
             # Pooling before the ReLU gives the same values and is a quarter of the work.
-            x = max_pool2d(self.conv1(x), 2).relu_()
-            x = max_pool2d(self.norm2(self.conv2(x)), 2).relu_()
-            x = max_pool2d(self.norm3(self.conv3(x)), 2).relu_()
+            x = self.conv1(x)
+            gpu = on_gpu.kernels(x) if self.training else None
+            x = gpu.pool_relu(x) if gpu else max_pool2d(x, 2).relu_()
+            for conv, norm in ((self.conv2, self.norm2), (self.conv3, self.norm3)):
+                if gpu:
+                    x = gpu.norm_relu(conv2d(x, conv.weight), norm, pool=True, bias=conv.bias)
+                else:
+                    x = max_pool2d(norm(conv(x)), 2).relu_()
         return x.flatten(1)

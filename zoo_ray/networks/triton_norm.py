@@ -105,26 +105,27 @@ class _NormReLU(torch.autograd.Function):
             **shape.tile(),
         )
         ctx.pool, ctx.has_bias = pool, bias is not None
-        ctx.save_for_backward(x, y, won, saved, weight)
+        # Where nothing was pooled, `won` is the result: what is positive has won.
+        ctx.save_for_backward(x, won, saved, weight)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, won, saved, weight = ctx.saved_tensors
+        x, won, saved, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=_LAST)
         shape = _Shape(x, pool=ctx.pool)
         each, parts = shape.parts(shape.results)
         sums, products = x.new_empty((2, parts, shape.channels), dtype=torch.float32)
         sizes = (shape.channels, *shape.sizes())
         kernels.gradient_sums[parts, shape.blocks](
-            *(x, grad, won, y, saved, sums, products, shape.results, *sizes, each),
+            *(x, grad, won, won, saved, sums, products, shape.results, *sizes, each),
             POOL=ctx.pool,
             **shape.tile(),
         )
         grad_x = torch.empty_like(x)
         grad_weight, grad_shift = torch.empty_like(weight), torch.empty_like(weight)
         kernels.backward[shape.grid(shape.rows)](
-            *(x, grad, won, y, saved, sums, products, weight, grad_x, grad_weight, grad_shift),
+            *(x, grad, won, won, saved, sums, products, weight, grad_x, grad_weight, grad_shift),
             *(shape.rows, *sizes, parts),
             NORM=True,
             POOL=ctx.pool,
