@@ -383,6 +383,7 @@ def test_no_rows(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+@pytest.mark.slow
 def test_cifar10_itself() -> None:
     dataset = os.environ.get("ZOO_RAY_CIFAR10")
     if not dataset:

@@ -286,6 +286,7 @@ def test_a_run_waits_as_long_as_others_have_the_cluster(oracle, tmp_path, monkey
     assert "waiting for a worker with 1 CPUs: 0 of 2 CPUs are free" in caplog.text
 
 
+@pytest.mark.slow
 def test_one_worker_on_a_local_ray_wherever_others_run(oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--workers=1", "--json"]
     done = subprocess.run(
