@@ -42,6 +42,11 @@ class Address:
     region: str | None = None
 
 
+def is_remote(path: str) -> bool:
+    """Whether it is an address rather than a path."""
+    return "://" in path
+
+
 def parse_address(text: str, *, key: str = "store") -> Address:
     """Read the address of a store, or of data.
 

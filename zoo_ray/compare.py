@@ -23,7 +23,7 @@ from zoo_ray.run import (
     refuse_other_configuration,
     write_results,
 )
-from zoo_ray.store import Store, check_name, comparison_folder, run_folder
+from zoo_ray.store import Store, check_name, comparison_folder, run_folder, zoo_name
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
@@ -350,7 +350,7 @@ def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> Zoo:
 
 
 def _run_name(name: str, contender: Contender, seed: int) -> str:
-    return f"{name}.{_label(contender)}.{seed}"
+    return zoo_name(name, _label(contender), seed)
 
 
 def _label(contender: Contender) -> str:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from zoo_ray.address import parse_address
+from zoo_ray.address import is_remote, parse_address
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.networks import is_own, parse_wide_resnet
 from zoo_ray.rules import Mode, Rules
@@ -146,7 +146,7 @@ class BenchmarkConfig(Section):
     @classmethod
     def _names_no_credentials(cls, dataset: str) -> str:
         path = dataset.partition(":")[2]
-        if "://" in path:
+        if is_remote(path):
             parse_address(path, key="benchmark.dataset")
         return dataset
 

@@ -56,19 +56,26 @@ def search_line(
         share: of all episodes of all trials that are done.
         best: the best trial's metric so far, 0 to 1.
     """
-    return (
-        f"{ended} of {trials} trials, {progress.members_done} members"
-        + ("" if best is None else f"  best {100 * best:.1f}%")
-        + _left(share, since=progress.first_fit)
+    status = search_status(progress, ended=ended, trials=trials, best=best)
+    return status + _left(share, since=progress.first_fit)
+
+
+def search_status(progress: SearchProgress, *, ended: int, trials: int, best: float | None) -> str:
+    """The same without the time left, which a progress bar has its own way to tell."""
+    return f"{ended} of {trials} trials, {progress.members_done} members" + (
+        "" if best is None else f"  best {100 * best:.1f}%"
     )
 
 
 def comparison_line(progress: SearchProgress, *, asked: int) -> str:
     """The line about zoos that have `asked` members if they share none."""
-    done = progress.members_done
-    return f"{done} of at most {asked} members, {progress.waiting} waiting" + _left(
-        done / asked if asked else 1.0, since=progress.first_fit
-    )
+    share = progress.members_done / asked if asked else 1.0
+    return comparison_status(progress, asked=asked) + _left(share, since=progress.first_fit)
+
+
+def comparison_status(progress: SearchProgress, *, asked: int) -> str:
+    """The same without the time left."""
+    return f"{progress.members_done} of at most {asked} members, {progress.waiting} waiting"
 
 
 def last_line(log: str) -> Line | None:

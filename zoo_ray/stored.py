@@ -13,7 +13,7 @@ from zoo_ray.config import ZooConfig, validate
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.rules import Rules
-from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder
+from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder, zoo_name
 from zoo_ray.task import Images
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics, metrics
@@ -132,9 +132,9 @@ class StoredRun:
         per episode as this one, if there is one."""
         if self.rules.mode == "isolated" or not self.rules.arriving:
             return None
-        stem = self.name.split(".")[:-2]
-        sibling = ".".join([*stem, "isolated", str(self.rules.seed)])  # where `compare` grew both
-        if stem and self._is_isolated_of_us(sibling):
+        study = ".".join(self.name.split(".")[:-2])
+        sibling = zoo_name(study, "isolated", self.rules.seed)  # where `compare` grew both
+        if study and self._is_isolated_of_us(sibling):
             with contextlib.suppress(UserError):  # it is not grown yet
                 return StoredRun(self._store, sibling)
         names = self._store.run_names()

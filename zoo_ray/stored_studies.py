@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import Store, comparison_folder, run_folder
+from zoo_ray.store import Store, comparison_folder, run_folder, zoo_name
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -195,7 +195,7 @@ def read_competition(store: Store, name: str) -> StoredCompetition | None:
     return StoredCompetition(
         name=name,
         store=store,
-        run_names=[f"{name}.{zoo}.{seed}" for seed in record.seeds for zoo in COMPETING],
+        run_names=[zoo_name(name, zoo, seed) for seed in record.seeds for zoo in COMPETING],
         tasks=record.tasks,
         mean=Competition(alone, _matrix(record.gain)),
         by_seed=[Competition(alone, _matrix(gain)) for gain in record.gain_by_seed],

@@ -14,6 +14,7 @@ import pytest
 from processes import pids_of, wait_until
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors, list_placement_groups
+from test_grow import LONG, QUICKSTART
 
 from zoo_ray.cluster.session import _quiet
 from zoo_ray.config import read_config
@@ -22,13 +23,6 @@ from zoo_ray.run import grow
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
-LONG = {
-    "benchmark.tasks": [[0, 1], [2, 3], [4, 5]],
-    "recipe.epochs": 10,
-    "workers.count": 2,
-    "workers.checkpoint_s": 0.3,
-}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from zoo_ray.address import is_remote
 from zoo_ray.benchmarks.arrays import read_npz
 from zoo_ray.benchmarks.cifar import (
     CIFAR10_CLASSES,
@@ -24,7 +25,7 @@ from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
 from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES, read_mini_imagenet
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.parquet import read_parquet
-from zoo_ray.benchmarks.remote import fetch, is_remote
+from zoo_ray.benchmarks.remote import fetch
 from zoo_ray.benchmarks.source import Source
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError

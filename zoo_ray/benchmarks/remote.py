@@ -10,11 +10,6 @@ from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
 
 
-def is_remote(path: str) -> bool:
-    """Whether it is an address rather than a path."""
-    return "://" in path
-
-
 def fetch(address: str, *, into: Path) -> Path:
     """A file, or all files of a folder, as they are in a bucket now, on this machine.
 

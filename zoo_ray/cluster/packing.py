@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 import zoo_ray
-from zoo_ray.address import parse_address
+from zoo_ray.address import is_remote, parse_address
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.networks import is_own
@@ -92,7 +92,7 @@ class Submission:
         if parse_address(run["store"]).scheme == "file":
             run["store"] = _absolute(run["store"], shown=f"store = {run['store']}", here=here)
         kind, colon, path = benchmark["dataset"].partition(":")
-        if colon and kind in _WITH_PATHS and "://" not in path:
+        if colon and kind in _WITH_PATHS and not is_remote(path):
             shown = f"benchmark.dataset = {benchmark['dataset']}"
             benchmark["dataset"] = f"{kind}:{_absolute(path, shown=shown, here=here)}"
         if here:

@@ -5,11 +5,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from zoo_ray.zoo.growth import Wanted
+from zoo_ray.zoo.growth import Growth, Wanted
 
 _SECONDS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0]
 log = logging.getLogger("zoo_ray")
@@ -26,6 +25,7 @@ class DriverMetrics:
         self._run = {"run": run}
         self._began_s = time.process_time()
         self._told = 0
+        self._accuracies: dict[str, float] = {}
         self._fitted = Counter(
             "zoo_ray_members_fitted", "Members fitted and published.", tag_keys=("run",)
         )
@@ -64,8 +64,10 @@ class DriverMetrics:
         if taken:
             spent_s = time.process_time() - self._began_s
             self._driver_ms.set(1000 * spent_s / taken, self._run)
-        for task, value in accuracy.items():
+        # A gauge keeps what it was set to, and this is asked every second.
+        for task, value in accuracy.items() - self._accuracies.items():
             self._accuracy.set(value, self._run | {"task": task})
+        self._accuracies = dict(accuracy)
 
 
 class FitLog:
@@ -118,7 +120,7 @@ def write_log(about: object) -> None:
     log.setLevel(logging.INFO)
 
 
-def accuracies(growth: Any) -> dict[str, float]:
+def accuracies(growth: Growth) -> dict[str, float]:
     """Test accuracy of the tasks that a zoo has seen, by name."""
     if not growth.episodes:
         return {}

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, epoch_order, epoch_shifts, normalise
+from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, normalise
 from zoo_ray.members.predict import draws, input_dtype
 from zoo_ray.members.training import BATCHES_AT_ONCE, Batch, Training, TrainingSet, learning_rate
 
@@ -87,15 +87,11 @@ class GraphedSteps:
 
     def _choose(self, epoch: int) -> torch.Tensor:
         """The choices of an epoch, as `_choices`; what is left of the last chunk is of no use."""
-        spec, samples = self._spec, len(self._data)
-        order = torch.from_numpy(epoch_order(seed=spec.seed, epoch=epoch, samples=samples))
-        flip = spec.recipe.flip
-        shifts = epoch_shifts(seed=spec.seed, epoch=epoch, samples=samples, flip=flip)
-        chosen = order, *shifts, self._data.heads[order], self._data.targets[order]
+        rows, shifts, heads, targets = self._data.choices(epoch)
         chunks, columns, at_once = self._choices.shape
         choices = torch.zeros((columns, chunks * at_once), dtype=torch.int64)
-        for column, values in zip(choices, chosen, strict=True):
-            column[:samples] = values
+        for column, values in zip(choices, (rows, *shifts, heads, targets), strict=True):
+            column[: len(values)] = values
         return choices.view(columns, chunks, at_once).transpose(0, 1).contiguous()
 
     def _make_batches(self) -> None:

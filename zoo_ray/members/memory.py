@@ -75,7 +75,7 @@ def needed_memory(
         alive: called twice a second while it waits for other threads.
     """
     recipe = spec.recipe
-    print_ = _footprint(spec, tasks, alive)
+    footprint = _footprint(spec, tasks, alive)
     pad = 2 * PAD if recipe.crop else 0
     height, width, channels = tasks[0].image_shape
     sample = (height + pad) * (width + pad) * channels + _CHOICES_BYTES
@@ -84,11 +84,11 @@ def needed_memory(
     )
     # A step is taken as it is before it is captured, and the graph's memory is its own.
     steps = 1 if recipe.dropout else 2
-    learning = steps * recipe.batch * (print_.kept + 3 * print_.largest)
-    predicting = PREDICTION_BATCH * 3 * print_.largest
+    learning = steps * recipe.batch * (footprint.kept + 3 * footprint.largest)
+    predicting = PREDICTION_BATCH * 3 * footprint.largest
     # Weights, momenta and gradients; copies in the trunk's precision.
-    least = 3 * print_.weights + samples * sample + recipe.batch * print_.kept
-    most = 4 * print_.weights + samples * sample + max(learning, predicting) + _LIBRARIES
+    least = 3 * footprint.weights + samples * sample + recipe.batch * footprint.kept
+    most = 4 * footprint.weights + samples * sample + max(learning, predicting) + _LIBRARIES
     return Needed(int(least), int(most))
 
 

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 from torch.optim.sgd import sgd
 
-from zoo_ray.members.augment import PAD, crop_and_flip, epoch_order, epoch_shifts, normalise
+from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, epoch_order, epoch_shifts, normalise
 from zoo_ray.members.hardware import hardware, processor
 from zoo_ray.members.member import Checkpoint
 from zoo_ray.members.predict import autocast, input_dtype, seed_draws
@@ -43,6 +43,31 @@ class Batch(NamedTuple):
     images: torch.Tensor
     heads: torch.Tensor
     targets: torch.Tensor
+
+
+class Choices(NamedTuple):
+    """How an epoch goes, sample by sample in the order in which it visits them, in the machine's
+    memory.
+
+    Attributes:
+        rows: int64: of the training samples.
+        shifts: how each is cropped and flipped.
+        heads, targets: as in `Batch`.
+    """
+
+    rows: torch.Tensor
+    shifts: Shifts
+    heads: torch.Tensor
+    targets: torch.Tensor
+
+    def to(self, device: torch.device) -> "Choices":
+        """The same on a device."""
+        return Choices(
+            rows=self.rows.to(device),
+            shifts=self.shifts.to(device),
+            heads=self.heads.to(device),
+            targets=self.targets.to(device),
+        )
 
 
 class Training:
@@ -240,15 +265,17 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def choices(self, epoch: int) -> Choices:
+        """How an epoch goes."""
+        seed, samples, flip = self._spec.seed, len(self), self._spec.recipe.flip
+        rows = torch.from_numpy(epoch_order(seed=seed, epoch=epoch, samples=samples))
+        shifts = epoch_shifts(seed=seed, epoch=epoch, samples=samples, flip=flip)
+        return Choices(rows, shifts, self.heads[rows], self.targets[rows])
+
     def batches(self, *, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch's steps, from `first` on."""
         spec, recipe, device = self._spec, self._spec.recipe, self.images.device
-        order = epoch_order(seed=spec.seed, epoch=epoch, samples=len(self))
-        visited = torch.from_numpy(order)
-        shifts = epoch_shifts(seed=spec.seed, epoch=epoch, samples=len(self), flip=recipe.flip)
-        shifts = shifts.to(device)
-        heads, targets = (labels[visited].to(device) for labels in (self.heads, self.targets))
-        visited = visited.to(device)
+        visited, shifts, heads, targets = self.choices(epoch).to(device)
         at_once = recipe.batch * BATCHES_AT_ONCE
         chunks, skipped = divmod(first, BATCHES_AT_ONCE)
         for start in range(chunks * at_once, len(self), at_once):

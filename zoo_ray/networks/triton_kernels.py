@@ -1,8 +1,9 @@
 """The kernels of `zoo_ray.networks.triton_norm`, which says what they are for.
 
 Tensors are channels-last: M rows (samples and pixels) of C channels, images of H by W; P results of
-HO by WO, half as high and wide if pooled. A sum over the rows goes over parts of ROWS rows, a tile
-of TILE at a time; who needs it adds up the parts.
+HO by WO, half as high and wide if pooled. `won` says which of a window's four values has won (4:
+none); without pooling it is the result, where what is positive has won. A sum over the rows goes
+over parts of ROWS rows, a tile of TILE at a time; who needs it adds up the parts.
 """
 
 import triton
@@ -115,7 +116,7 @@ def forward(
 
 @triton.jit
 def gradient_sums(
-    x, grad, won, y, saved, sums, products, P, C, H, W, HO, WO, ROWS,
+    x, grad, won, saved, sums, products, P, C, H, W, HO, WO, ROWS,
     POOL: tl.constexpr, TILE: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Of a part of the results: sum of their gradients, and of those times the normed values."""
@@ -138,7 +139,7 @@ def gradient_sums(
             row = result // (HO * WO) * (H * W) + result // WO % HO * (2 * W) + result % WO * 2
             from_x = (row + place // 2 * W + place % 2) * C + channel[None, :]
         else:
-            live = there & (tl.load(y + at, mask=there, other=0.0).to(tl.float32) > 0)
+            live = there & (tl.load(won + at, mask=there, other=0.0).to(tl.float32) > 0)
             from_x = at
         here = tl.load(grad + at, mask=live, other=0.0).to(tl.float32)
         value = tl.load(x + from_x, mask=live, other=0.0).to(tl.float32)
@@ -150,7 +151,7 @@ def gradient_sums(
 
 @triton.jit
 def backward(
-    x, grad, won, y, saved, sums, products, weight, grad_x, grad_weight, grad_shift,
+    x, grad, won, saved, sums, products, weight, grad_x, grad_weight, grad_shift,
     M, C, H, W, HO, WO, parts,
     NORM: tl.constexpr, POOL: tl.constexpr, PARTS: tl.constexpr,
     TILE: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -171,7 +172,7 @@ def backward(
         live = covered & (place == line % 2 * 2 + column % 2)
     else:
         from_grad = at
-        live = there & (tl.load(y + at, mask=there, other=0.0).to(tl.float32) > 0)
+        live = there & (tl.load(won + at, mask=there, other=0.0).to(tl.float32) > 0)
     here = tl.load(grad + from_grad, mask=live, other=0.0).to(tl.float32)
     if NORM:
         mean = tl.load(saved + channel, mask=kept, other=0.0)

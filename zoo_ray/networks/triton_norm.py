@@ -105,7 +105,6 @@ class _NormReLU(torch.autograd.Function):
             **shape.tile(),
         )
         ctx.pool, ctx.has_bias = pool, bias is not None
-        # Where nothing was pooled, `won` is the result: what is positive has won.
         ctx.save_for_backward(x, won, saved, weight)
         return y
 
@@ -118,14 +117,14 @@ class _NormReLU(torch.autograd.Function):
         sums, products = x.new_empty((2, parts, shape.channels), dtype=torch.float32)
         sizes = (shape.channels, *shape.sizes())
         kernels.gradient_sums[parts, shape.blocks](
-            *(x, grad, won, won, saved, sums, products, shape.results, *sizes, each),
+            *(x, grad, won, saved, sums, products, shape.results, *sizes, each),
             POOL=ctx.pool,
             **shape.tile(),
         )
         grad_x = torch.empty_like(x)
         grad_weight, grad_shift = torch.empty_like(weight), torch.empty_like(weight)
         kernels.backward[shape.grid(shape.rows)](
-            *(x, grad, won, won, saved, sums, products, weight, grad_x, grad_weight, grad_shift),
+            *(x, grad, won, saved, sums, products, weight, grad_x, grad_weight, grad_shift),
             *(shape.rows, *sizes, parts),
             NORM=True,
             POOL=ctx.pool,
@@ -162,7 +161,7 @@ class _PoolReLU(torch.autograd.Function):
         grad_x = torch.empty(ctx.like, dtype=grad.dtype, device=grad.device, memory_format=_LAST)
         shape = _Shape(grad_x, pool=True)
         kernels.backward[shape.grid(shape.rows)](
-            *(grad, grad, won, *[grad] * 5, grad_x, grad, grad),
+            *(grad, grad, won, *[grad] * 4, grad_x, grad, grad),
             *(shape.rows, shape.channels, *shape.sizes(), 1),
             NORM=False,
             POOL=True,

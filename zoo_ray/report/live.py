@@ -8,7 +8,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from zoo_ray.lines import comparison_line, run_line, search_line
+from zoo_ray.lines import (
+    comparison_line,
+    comparison_status,
+    run_line,
+    search_line,
+    search_status,
+)
 from zoo_ray.progress import FitState, Progress, SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import Trials
@@ -49,13 +55,12 @@ class Live:
         ended = len(trials.all) - len(trials.running)
         complete = [trial for trial in trials.all if trial.status == "complete"]
         sign = 1 if config.maximised else -1
-        best = max((sign * trial.score(config.metric) for trial in complete), default=None)
+        signed = max((sign * trial.score(config.metric) for trial in complete), default=None)
+        best = None if signed is None else sign * signed
         total = config.trials * config.most_episodes
         episodes = sum(trial.episodes for trial in trials.all)
         if self._console.is_terminal:
-            status = f"{ended} of {config.trials} trials, {progress.members_done} members" + (
-                "" if best is None else f"  best {100 * sign * best:.1f}%"
-            )
+            status = search_status(progress, ended=ended, trials=config.trials, best=best)
             self._bars.update(
                 self._zoo,
                 description="[bold]search[/bold]",
@@ -70,7 +75,7 @@ class Live:
             ended=ended,
             trials=config.trials,
             share=episodes / total,
-            best=None if best is None else sign * best,
+            best=best,
         )
         self._tell(ended, line)
 
@@ -80,7 +85,7 @@ class Live:
         done = progress.members_done
         if self._console.is_terminal:
             description = "[bold]zoos[/bold]"
-            status = f"{done} of at most {asked} members, {progress.waiting} waiting"
+            status = comparison_status(progress, asked=asked)
             self._bars.update(
                 self._zoo, description=description, total=asked, completed=done, status=status
             )

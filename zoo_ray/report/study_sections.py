@@ -22,7 +22,7 @@ from zoo_ray.report.studies import (
     tasks_drawing,
     together_drawing,
 )
-from zoo_ray.stored_studies import StoredComparison, StoredCompetition
+from zoo_ray.stored_studies import StoredComparison, StoredCompetition, StoredStudy
 
 
 def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> list[str]:
@@ -65,13 +65,7 @@ def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> l
         figure_section(competition_drawing(mean, study.by_seed, names), files),
         f"<section>{table(header, rows, named=2)}</section>",
         figure_section(together_drawing(study.together, names), files),
-        timeline_section(
-            study.timeline,
-            files,
-            name="competition-timeline",
-            episodes=None,
-            missing="the members were fitted by an older zoo_ray, or for other runs",
-        ),
+        _timeline(study, files, name="competition-timeline"),
     ]
 
 
@@ -142,11 +136,14 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
             ("contender", *names),
             [(name, *numbers(values)) for name, values in zip(matrices, final, strict=True)],
         )
-    timeline = timeline_section(
+    return [*sections, _timeline(study, files, name="comparison-timeline")]
+
+
+def _timeline(study: StoredStudy, files: dict[str, bytes], *, name: str) -> str:
+    return timeline_section(
         study.timeline,
         files,
-        name="comparison-timeline",
+        name=name,
         episodes=None,
         missing="the members were fitted by an older zoo_ray, or for other runs",
     )
-    return [*sections, timeline]

@@ -1,6 +1,6 @@
 """Members, runs and searches, durable, in a folder or in a bucket."""
 
-from zoo_ray.store.records import RunRecord, SearchRecord, TaskRecord, check_name
+from zoo_ray.store.records import RunRecord, SearchRecord, TaskRecord, check_name, zoo_name
 from zoo_ray.store.store import (
     CorruptMember,
     Store,
@@ -21,4 +21,5 @@ __all__ = [
     "comparison_folder",
     "run_folder",
     "search_folder",
+    "zoo_name",
 ]

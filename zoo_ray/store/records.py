@@ -95,6 +95,11 @@ class MemberEntry(NamedTuple):
     modified: datetime
 
 
+def zoo_name(study: str, zoo: str, seed: int) -> str:
+    """The name of a run that was grown for a comparison or a study, beside others."""
+    return f"{study}.{zoo}.{seed}"
+
+
 def check_name(name: str) -> str:
     """A run's name if it may be one: it becomes the name of a folder, whatever the store.
 
