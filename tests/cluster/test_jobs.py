@@ -150,10 +150,14 @@ def left_on(cluster):
     return [*(actors - {"_AutoscalingCoordinatorActor"}), *groups]
 
 
-def test_a_node_that_joins_is_used(command, head, cluster):
-    words = ["train", str(QUICKSTART), "--set", "recipe.epochs=300", "--name", "growing"]
+def test_a_node_that_joins_is_used(command, head, cluster, tmp_path):
+    values = {"recipe.epochs": 300, "workers.checkpoint_s": 0.3}
+    words = [f"--set={key}={value}" for key, value in values.items()]
+    words = ["train", str(QUICKSTART), *words, "--name", "growing"]
     job = command("submit", "--json", "--", *words)["id"]
-    wait_until(lambda: pids_of("ray::RayTrainWorker"), seconds=120)
+    # A second node of one machine unpacks the job's code where the first has it: what runs there
+    # must have read it.
+    wait_until(lambda: list(tmp_path.glob("zoo_store/progress/*/*")), seconds=120)
     node = head.add_node(num_cpus=1)
 
     def works_there():
