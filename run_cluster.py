@@ -275,31 +275,41 @@ def verify(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def runs(arguments: argparse.Namespace, people: Console) -> int:
-    """List the runs of a store."""
+    """List the runs of a store, its searches, and its comparisons and studies."""
     from zoo_ray.report.upkeep import runs_table
 
     store = _store(arguments)
     found = store.runs()
-    _show(arguments, people, runs_table(found, title=store.shown))
+    others = {kind: store.named(kind) for kind in ("searches", "comparisons")}
+    _show(arguments, people, runs_table(found, others, title=store.shown))
     listed = [
         run._asdict()
         | {"modified": run.modified.isoformat(), "record": run.record and run.record.model_dump()}
         for run in found
     ]
-    _show_json(arguments, store=store.address, runs=listed)
+    named = {
+        kind: [it._asdict() | {"modified": it.modified.isoformat()} for it in folders]
+        for kind, folders in others.items()
+    }
+    _show_json(arguments, store=store.address, runs=listed, **named)
     return 0
 
 
 def rm(arguments: argparse.Namespace, people: Console) -> int:
-    """Remove what a run recorded; its members may be others' too, and stay."""
+    """Remove what a run, a search or a comparison recorded; members may be others' too, and
+    stay."""
+    from zoo_ray.stored_studies import remove_stored
+
     store = _store(arguments)
-    files = store.remove_run(arguments.run)
+    removed = remove_stored(store, arguments.run, kind=arguments.kind)
+    runs = f" and its {len(removed.runs)} runs" if removed.runs else ""
     _show(
         arguments,
         people,
-        f"{escape(arguments.run)}: {files} files removed; gc finds members that nobody needs",
+        f"{removed.kind} {escape(arguments.run)}{runs}: {removed.files} files removed; gc finds "
+        "members that nobody needs",
     )
-    _show_json(arguments, store=store.address, run=arguments.run, files=files)
+    _show_json(arguments, store=store.address, run=arguments.run, **removed._asdict())
     return 0
 
 
@@ -603,11 +613,18 @@ def _parser() -> argparse.ArgumentParser:
         "--repair", action="store_true", help="make corrupt members missing: they are fitted again"
     )
     verifier.set_defaults(command=verify)
-    lister = commands.add_parser("runs", parents=[output], help="list the runs of a store")
+    lister = commands.add_parser(
+        "runs", parents=[output], help="list the runs, searches and comparisons of a store"
+    )
     lister.add_argument("store", metavar="STORE", nargs="?", default=DEFAULT_STORE)
     lister.set_defaults(command=runs)
-    remover = commands.add_parser("rm", parents=[output], help="remove a run, not its members")
-    remover.add_argument("run", metavar="RUN")
+    remover = commands.add_parser(
+        "rm", parents=[output], help="remove a run, search or comparison, not its members"
+    )
+    remover.add_argument("run", metavar="NAME")
+    remover.add_argument(
+        "--kind", choices=("run", "search", "comparison"), help="where a name is used for several"
+    )
     remover.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     remover.set_defaults(command=rm)
     collector = commands.add_parser(

@@ -30,8 +30,9 @@ def age(folder):
 
 
 @pytest.fixture
-def said(capfd):
+def said(capfd, monkeypatch):
     """Runs a command with --json; its exit code, its object, and what it says to people."""
+    monkeypatch.setenv("COLUMNS", "500")
 
     def run(*argv):
         code = run_cluster.main([*argv, "--json"])
@@ -90,6 +91,47 @@ def test_a_run_is_removed_and_its_members_stay(full, said):
     assert (code, result["run"], result["files"]) == (0, "my run", 3)
     assert full.read_run("my run") is None
     assert all(full.has_member(digest) for digest in DIGESTS)
+
+
+@pytest.fixture
+def study(full):
+    """A comparison in the store, with two runs of its own, one of them gone, and a search."""
+    for run in ("study.continual.0", "study"):
+        full.create_run(run, toy_record())
+    contender = {"name": "continual", "mode": "continual", "members": 1, "images": 1}
+    contender["runs"] = ["study.continual.0", "study.continual.1", "my run"]
+    record = {"format_version": 1, "contenders": [contender]}
+    full.write_file("comparisons/study", "comparison.json", json.dumps(record).encode())
+    full.write_wanted("searches/lr", [])
+    return full
+
+
+def test_searches_and_comparisons_are_listed_too(study, said):
+    _, result, err = said("runs", study.address)
+    assert [run["name"] for run in result["runs"]] == ["my run", "study", "study.continual.0"]
+    assert [it["name"] for it in result["comparisons"]] == ["study"]
+    assert [(it["kind"], it["name"]) for it in result["searches"]] == [("searches", "lr")]
+    assert "study (comparison)" in err
+
+
+def test_a_comparison_is_removed_with_the_runs_that_are_its_own(study, said, capfd):
+    argv = ["rm", "study", "--store", study.address]
+    assert run_cluster.main(argv) == 2
+    assert "a run and a comparison; give --kind with one of run" in capfd.readouterr().err
+    _, result, err = said(*argv, "--kind", "comparison")
+    runs = ["study.continual.0", "study.continual.1"]
+    assert (result["kind"], result["runs"], result["files"]) == ("comparison", runs, 2)
+    assert "comparison study and its 2 runs: 2 files removed" in err
+    assert [run.name for run in study.runs()] == ["my run", "study"]
+    assert said("rm", "lr", "--store", study.address)[1]["kind"] == "search"
+    assert said("rm", "study", "--store", study.address)[1]["kind"] == "run"
+    assert said("verify", study.address)[0] == 0
+
+
+def test_a_comparison_that_cannot_be_read_is_removed_alone(study, said):
+    study.write_file("comparisons/study", "comparison.json", b"{")
+    _, result, _ = said("rm", "study", "--kind", "comparison", "--store", study.address)
+    assert (result["runs"], result["files"]) == ([], 1)
 
 
 def test_garbage_is_removed_with_yes_alone(full, said):

@@ -82,7 +82,7 @@ def test_other_zoos_predict_as_recorded_too(folder, zoo):
     for position, expected in enumerate(recorded(run, tasks)):
         predicted = run.predict(images=tasks[position].test.images, task=tasks[position].name)
         np.testing.assert_allclose(predicted, expected, rtol=0, atol=1e-15)
-    run._store.remove_run("other")
+    run._store.remove("runs/other")
 
 
 def test_a_stored_run_is_what_was_grown(grown, folder):

@@ -137,7 +137,7 @@ class StoredRun:
         if study and self._is_isolated_of_us(sibling):
             with contextlib.suppress(UserError):  # it is not grown yet
                 return StoredRun(self._store, sibling)
-        names = self._store.run_names()
+        names = [run.name for run in self._store.named("runs")]
         with ThreadPoolExecutor(_READERS) as pool:
             found = pool.map(self._is_isolated_of_us, names)
             for name in (name for name, fits in zip(names, found, strict=True) if fits):

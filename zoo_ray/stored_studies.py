@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import Store, comparison_folder, run_folder, zoo_name
+from zoo_ray.store import KINDS, Store, check_name, comparison_folder, run_folder, zoo_name
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -225,6 +225,51 @@ def read_comparison(store: Store, name: str) -> StoredComparison | None:
         contenders=record.contenders,
         runs=runs,
     )
+
+
+class Removed(NamedTuple):
+    """What was removed: its kind (a value of `KINDS`), the runs that went with it, and how many
+    files there were."""
+
+    kind: str
+    runs: Sequence[str]
+    files: int
+
+
+def remove_stored(store: Store, name: str, *, kind: str | None = None) -> Removed:
+    """Remove what a name stands for, but no members; with a comparison or study go its runs.
+
+    Args:
+        store: which exists.
+        name: of a run, search, comparison, or study of task competition.
+        kind: which of them (a value of `KINDS`), where the name stands for several.
+
+    Raises:
+        UserError: it stands for nothing, or for several things.
+    """
+    folders = {KINDS[parent]: f"{parent}/{check_name(name)}" for parent in KINDS}
+    found = [it for it in folders if kind in (None, it) and any(store.files.list(folders[it]))]
+    if not found:
+        raise UserError(
+            f"store {store.shown}: no {kind or 'run'} {name!r}; run_cluster.py runs shows what "
+            "there is"
+        )
+    if len(found) > 1:
+        raise UserError(
+            f"{name} is a {' and a '.join(found)}; give --kind with one of {', '.join(found)}"
+        )
+    runs = _runs_grown_for(store, name) if found == ["comparison"] else []
+    paths = [*map(run_folder, runs), folders[found[0]]]
+    return Removed(found[0], runs, sum(map(store.remove, paths)))
+
+
+def _runs_grown_for(store: Store, name: str) -> list[str]:
+    """Runs that a comparison or study has grown, if its record can be read."""
+    for read in (read_comparison, read_competition):
+        with contextlib.suppress(UserError):
+            if study := read(store, name):
+                return [run for run in dict.fromkeys(study.run_names) if run.startswith(f"{name}.")]
+    return []
 
 
 def _read(kind: type[R], store: Store, name: str, file: str, command: str) -> R | None:

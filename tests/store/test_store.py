@@ -367,7 +367,7 @@ def test_other_names_are_fine(store, name):
     assert store.read_run(name) == toy_record()
     assert store.read_wanted(run_folder(name)) == ["x"]
     assert [run.name for run in store.runs()] == [name]
-    assert store.remove_run(name) == 2
+    assert store.remove(run_folder(name)) == 2
     assert store.runs() == []
 
 

@@ -174,7 +174,7 @@ def test_what_a_search_refers_to_stays(full):
 
 
 def test_members_of_a_removed_run_go(full):
-    full.remove_run("my run")
+    full.remove("runs/my run")
     collect(full, remove=True, now=LATER)
     assert everything(full) == []
 

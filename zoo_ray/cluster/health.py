@@ -36,7 +36,7 @@ def end_controllers() -> None:
         ("state", "=", "ALIVE"),
     ]
     with contextlib.suppress(Exception):  # they may be gone, or all of Ray
-        for actor in list_actors(filters=ours, timeout=10):
+        for actor in list_actors(_gcs_address(), filters=ours, timeout=10):
             if actor.pid:
                 os.kill(actor.pid, signal.SIGKILL)
 
@@ -52,7 +52,7 @@ def is_dead(worker: Any, node: str) -> bool:
         return True
     # While Ray cannot tell, the worker may live.
     with contextlib.suppress(Exception):
-        actor: Any = get_actor(worker._actor_id.hex(), timeout=10)
+        actor: Any = get_actor(worker._actor_id.hex(), _gcs_address(), timeout=10)
         return actor is not None and actor.state == "DEAD"
     return False
 
@@ -68,7 +68,18 @@ def worker_log(worker: Any) -> str:
         lines = [f"---- worker's std{stream}"]
         # Its node may be gone, and the log with it.
         with contextlib.suppress(Exception):
-            actor_id = worker._actor_id.hex()
-            lines += get_log(actor_id=actor_id, suffix=stream, tail=_LOG_LINES, timeout=10)
+            lines += get_log(
+                address=_gcs_address(),
+                actor_id=worker._actor_id.hex(),
+                suffix=stream,
+                tail=_LOG_LINES,
+                timeout=10,
+            )
         parts.append("\n".join(lines))
     return "\n".join(parts)
+
+
+def _gcs_address() -> str:
+    # By default Ray asks the cluster that was last started on this machine, whichever that is.
+    address: str = ray.get_runtime_context().gcs_address
+    return address

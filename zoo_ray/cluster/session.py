@@ -24,6 +24,7 @@ from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
 from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
 from zoo_ray.progress import Progress
+from zoo_ray.store import KINDS
 from zoo_ray.task import Task
 
 NAMESPACE = "zoo_ray"
@@ -47,7 +48,6 @@ _DRIVER_LIVES = 10
 _NAME_FREE_S = 15.0
 # Ray Train takes some seconds to start a worker that has a place.
 _WAITS_S = 30.0
-_KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
 _GO_ON = "the same command goes on where it ended"
 
 
@@ -156,7 +156,7 @@ def work(
         kind: of the driver.
         beside: given the driver, what else is done meanwhile.
     """
-    with local_ray():
+    with local_ray(), _address_set():
         job = replace(job, images=[ray.put(task) for task in tasks])
         driver = _start_driver(job, kind)
         groups = _Groups(job, driver)
@@ -199,6 +199,19 @@ def joined(address: str) -> Iterator[None]:
     with _until_done():
         connect(address)
         yield
+
+
+@contextlib.contextmanager
+def _address_set() -> Iterator[None]:
+    """Let RAY_ADDRESS name the Ray that this process is in; Train's helpers take it from here."""
+    before = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        del os.environ["RAY_ADDRESS"]
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 @contextlib.contextmanager
@@ -264,7 +277,7 @@ def _start_driver(job: Job, kind: type[Driver]) -> Any:
             if time.monotonic() > give_up:
                 what, _, name = job.folder.partition("/")
                 raise UserError(
-                    f"--name {name}: another command is at this {_KINDS[what]} on this cluster; "
+                    f"--name {name}: another command is at this {KINDS[what]} on this cluster; "
                     "wait for it, or give another --name"
                 ) from None
             time.sleep(_POLL_S)

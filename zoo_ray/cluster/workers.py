@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayActorError
 from ray.train import ControllerError, RunConfig, ScalingConfig
 from ray.train.backend import Backend, BackendConfig
+from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
 from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import FailureConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
@@ -28,6 +29,9 @@ from zoo_ray.task import Task
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
 GROUP_RESTARTS = 10
+# Train's guard of reserved places asks whether the controller lives. By default it asks the cluster
+# that was last started on this machine, and if that is another one it ends all workers.
+ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
 _PASSING = (RayActorError, WorkerGroupStartupTimeoutError)
 
 

@@ -1,6 +1,7 @@
 """What a store holds and what it needs, as tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.filesize import decimal
@@ -8,12 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from zoo_ray.store.records import RunSummary
+from zoo_ray.store import KINDS
+from zoo_ray.store.records import NamedFolder, RunSummary
 from zoo_ray.store.upkeep import Findings, Garbage
 
 
-def runs_table(runs: Sequence[RunSummary], *, title: str) -> RenderableType:
-    """The runs of a store; below, what is wrong with those that cannot be read."""
+def runs_table(
+    runs: Sequence[RunSummary], others: Mapping[str, Sequence[NamedFolder]], *, title: str
+) -> RenderableType:
+    """The runs of a store and what else people name in it, by kind; below, what is wrong with runs
+    that cannot be read."""
     table = _table(title, "run", "data set")
     for header in ("episodes", "members", "size", "written (UTC)"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -24,8 +29,11 @@ def runs_table(runs: Sequence[RunSummary], *, title: str) -> RenderableType:
             of = run.record.episodes or len(run.record.tasks)
             episodes = f"{run.episodes} of {of}"
             cells = [escape(dataset), episodes, str(run.members)]
-        when = f"{run.modified:%Y-%m-%d %H:%M}"
-        table.add_row(escape(run.name), *cells, decimal(run.size_bytes), when)
+        table.add_row(escape(run.name), *cells, decimal(run.size_bytes), _minute(run.modified))
+    for kind, folders in others.items():
+        for it in folders:
+            what = f"{escape(it.name)} [dim]({KINDS[kind]})[/dim]"
+            table.add_row(what, "", "", "", decimal(it.size_bytes), _minute(it.modified))
     problems = [f"{run.name}: {run.problem}" for run in runs if run.problem]
     return Group(table, *(Text(problem, overflow="fold") for problem in problems))
 
@@ -48,10 +56,15 @@ def garbage_table(garbage: Sequence[Garbage], *, title: str, removed: bool) -> R
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("written (UTC)", no_wrap=True)
     for piece in garbage:
-        when = f"{piece.modified:%Y-%m-%d %H:%M}"
-        table.add_row(escape(piece.what), str(len(piece.paths)), decimal(piece.size_bytes), when)
+        size_of = decimal(piece.size_bytes)
+        when = _minute(piece.modified)
+        table.add_row(escape(piece.what), str(len(piece.paths)), size_of, when)
     end = f"{size} removed" if removed else f"{size}; --yes removes it"
     return Group(table, end)
+
+
+def _minute(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -2,6 +2,7 @@
 
 from zoo_ray.store.records import RunRecord, SearchRecord, TaskRecord, check_name, zoo_name
 from zoo_ray.store.store import (
+    KINDS,
     CorruptMember,
     Store,
     StoredPredictions,
@@ -11,6 +12,7 @@ from zoo_ray.store.store import (
 )
 
 __all__ = [
+    "KINDS",
     "CorruptMember",
     "RunRecord",
     "SearchRecord",

@@ -65,6 +65,22 @@ class SearchRecord(BaseModel):
     versions: dict[str, str]
 
 
+class NamedFolder(NamedTuple):
+    """A run, search or comparison, whatever is in it.
+
+    Attributes:
+        kind: its folder's folder, as `runs`.
+        name: of it.
+        size_bytes: of its files, members not counted.
+        modified: when one of them was last written.
+    """
+
+    kind: str
+    name: str
+    size_bytes: int
+    modified: datetime
+
+
 class RunSummary(NamedTuple):
     """A run as `Store.runs` lists it.
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.numpy
@@ -38,6 +37,7 @@ from zoo_ray.store.payloads import (
 )
 from zoo_ray.store.records import (
     MemberEntry,
+    NamedFolder,
     RunRecord,
     RunSummary,
     SearchRecord,
@@ -51,6 +51,8 @@ EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion
 WANTED = "wanted.json"
 TRIALS = "trials.parquet"
 TIMELINE = "timeline.parquet"
+KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
+"""Folders of what people name, and what one of it is called."""
 
 R = TypeVar("R", RunRecord, SearchRecord)
 
@@ -256,25 +258,24 @@ class Store:
 
     def runs(self) -> list[RunSummary]:
         """All runs by name, those that cannot be read with what is wrong."""
-        sizes: dict[str, int] = {}
-        modified: dict[str, datetime] = {}
-        for entry in self.files.list("runs"):
+        return [self._summary(folder) for folder in self.named("runs")]
+
+    def named(self, kind: str) -> list[NamedFolder]:
+        """The folders of a kind (see `KINDS`) by name, without reading any file."""
+        found: dict[str, NamedFolder] = {}
+        for entry in self.files.list(kind):
             _, name, *below = entry.path.split("/")
             if below:
-                sizes[name] = sizes.get(name, 0) + entry.size_bytes
-                modified[name] = max(modified.get(name, entry.modified), entry.modified)
-        return [
-            self._summary(name, size_bytes=sizes[name])._replace(modified=modified[name])
-            for name in sorted(sizes)
-        ]
+                seen = found.get(name, NamedFolder(kind, name, 0, entry.modified))
+                found[name] = seen._replace(
+                    size_bytes=seen.size_bytes + entry.size_bytes,
+                    modified=max(seen.modified, entry.modified),
+                )
+        return [found[name] for name in sorted(found)]
 
-    def run_names(self) -> list[str]:
-        """All runs by name, in order; without reading any."""
-        paths = (entry.path.split("/") for entry in self.files.list("runs"))
-        return sorted({path[1] for path in paths if len(path) > 2})
-
-    def _summary(self, name: str, *, size_bytes: int) -> RunSummary:
-        summary = RunSummary(name, size_bytes=size_bytes)
+    def _summary(self, folder: NamedFolder) -> RunSummary:
+        name = folder.name
+        summary = RunSummary(name, size_bytes=folder.size_bytes, modified=folder.modified)
         try:
             record = self.read_run(name)
             table = self.read_table(name, EPISODES)
@@ -497,19 +498,18 @@ class Store:
         self.files.replace(path, payload)
         return f"{self.shown}/{path}"
 
-    def remove_run(self, name: str) -> int:
-        """Remove all that a run recorded, but no members; returns how many files there were.
+    def remove(self, folder: str) -> int:
+        """Remove all that a run, search or comparison recorded, but no members.
 
-        Raises:
-            UserError: there is no such run.
+        Args:
+            folder: its folder.
+
+        Returns:
+            How many files there were.
         """
-        paths = [entry.path for entry in self.files.list(run_folder(name))]
-        if not paths:
-            raise UserError(
-                f"store {self.shown}: no run {name!r}; run_cluster.py runs shows what there is"
-            )
+        paths = [entry.path for entry in self.files.list(folder)]
         # The record last: what is cut short can be seen, and done again.
-        for path in sorted(paths, key=lambda path: path.endswith("/run.json")):
+        for path in sorted(paths, key=lambda path: path.rpartition("/")[2] in _RECORDS):
             self.files.delete(path)
         return len(paths)
 
@@ -615,4 +615,5 @@ def _payload_name(kind: str, sha256: str) -> str:
     return f"{kind}-{sha256[:16]}.{_SUFFIXES[kind]}"
 
 
+_RECORDS = {"run.json", "search.json", "comparison.json", "competition.json"}
 _SUFFIXES = {"weights": "safetensors", "predictions": "arrow"}

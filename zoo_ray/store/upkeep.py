@@ -14,6 +14,7 @@ from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.store import (
     CONFUSION,
     EPISODES,
+    KINDS,
     RESULTS,
     CorruptMember,
     Store,
@@ -78,8 +79,7 @@ def verify(
     """
     members = sorted(entry.digest for entry in store.members())
     checkpoints = sorted(entry.path for entry in store.files.list("progress"))
-    runs, searches = _named(store, "runs"), _named(store, "searches")
-    comparisons = _named(store, "comparisons")
+    runs, searches, comparisons = (_names(store, kind) for kind in KINDS)
     total = len(members) + len(checkpoints) + len(runs) + len(searches) + len(comparisons)
     problems: list[Problem] = []
     done = 0
@@ -266,21 +266,20 @@ def _strays(
 # ---- what refers to members
 
 
-def _named(store: Store, kind: str) -> list[str]:
-    paths = (entry.path.split("/") for entry in store.files.list(kind))
-    return sorted({path[1] for path in paths if len(path) > 2})
+def _names(store: Store, kind: str) -> list[str]:
+    return [folder.name for folder in store.named(kind)]
 
 
 def _referred(store: Store) -> set[str]:
     """All members that a run, a search, or work under way refers to."""
     found: set[str] = set()
-    for name in _named(store, "runs"):
+    for name in _names(store, "runs"):
         found.update(store.read_wanted(run_folder(name)))
         found.update(digest for digest, _ in _recorded(store.read_table(name, EPISODES) or {}))
-    for name in _named(store, "searches"):
+    for name in _names(store, "searches"):
         found.update(store.read_wanted(search_folder(name)))
         found.update(store.read_trial_digests(name))
-    for name in _named(store, "comparisons"):  # what is grown in them is runs
+    for name in _names(store, "comparisons"):  # what is grown in them is runs
         found.update(store.read_wanted(comparison_folder(name)))
     return found
 
