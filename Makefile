@@ -30,7 +30,7 @@ test: env
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: env
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --durations=20
 
 # Hosts made of namespaces: as root, with openssh-server and rsync.
 test-cluster: env

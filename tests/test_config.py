@@ -236,6 +236,11 @@ def test_a_wrong_value_is_named_with_file_and_key(read, tmp_path, key, value, sh
     assert shown in message
 
 
+def test_a_search_is_no_run(read):
+    with pytest.raises(UserError, match="this is a search, not a run; tune takes it"):
+        read("{base: run.yaml, space: {}}")
+
+
 def test_an_unknown_key_is_told_which_keys_there_are(read):
     message = problem(read, f"{MINIMAL}zoo: {{sead: 3}}")
     assert "unknown key zoo.sead" in message

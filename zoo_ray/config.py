@@ -415,6 +415,8 @@ def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig
     """
     path = Path(path)
     raw = read_run_mapping(path)
+    if "base" in raw and "benchmark" not in raw:
+        raise UserError(f"{path}: this is a search, not a run; tune takes it")
     for item in overrides:
         override(raw, item)
         read_sections(raw, folder=Path(), named_by=f"--set {item}")

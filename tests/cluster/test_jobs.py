@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -186,6 +187,33 @@ def test_a_job_that_fails_says_so(command, cluster):
     log = logs(job, cluster, "-f")
     assert log.returncode == 1
     assert "try a smaller recipe.lr" in log.stdout
+
+
+@pytest.mark.usefixtures("head")
+def test_beside_a_cluster_a_run_of_this_machine_keeps_its_workers(tmp_path):
+    # What Ray Train asks whether a run lives asked the cluster last started, and ended the workers.
+    values = LONG | {"recipe.epochs": 300}
+    words = [f"--set={key}={value}" for key, value in values.items()]
+    run = subprocess.Popen(
+        [sys.executable, ROOT / "run_cluster.py", "train", str(QUICKSTART), *words],
+        cwd=tmp_path,
+        stderr=subprocess.DEVNULL,
+    )
+    seen = set()
+
+    def fits():
+        seen.update(pids_of("ray::RayTrainWorker", of=run.pid))
+        return len(list(tmp_path.glob("zoo_store/progress/*"))) == 2
+
+    try:
+        wait_until(fits, seconds=120)
+        for _ in range(30):  # it asks every second
+            time.sleep(0.1)
+            fits()
+        assert len(seen) == 2
+    finally:
+        run.terminate()
+        run.wait(60)
 
 
 def test_what_no_cluster_answers_to(command, url):
