@@ -26,14 +26,19 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
+def free_ports():
+    """Two that nobody listens on."""
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def head():
     """A cluster of one node that takes jobs, whatever else runs on this machine."""
     _quiet()
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("", 0))
-        ports = one.getsockname()[1], other.getsockname()[1]
+    ports = free_ports()
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -189,11 +194,28 @@ def test_a_job_that_fails_says_so(command, cluster):
     assert "try a smaller recipe.lr" in log.stdout
 
 
-@pytest.mark.usefixtures("head")
-def test_beside_a_cluster_a_run_of_this_machine_keeps_its_workers(tmp_path):
-    # What Ray Train asks whether a run lives asked the cluster last started, and ended the workers.
-    values = LONG | {"recipe.epochs": 300}
-    words = [f"--set={key}={value}" for key, value in values.items()]
+OTHER = """
+import sys
+from ray.cluster_utils import Cluster
+ports = dict(zip(("dashboard_port", "dashboard_agent_listen_port"), map(int, sys.argv[1:])))
+cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": True, **ports})
+print("up", flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+def test_beside_another_ray_a_run_of_this_machine_keeps_its_workers(tmp_path):
+    # What Ray Train asks whether a run lives asked the cluster that was last started, and ended
+    # the workers if that one, open to all, knew nothing of them.
+    other = subprocess.Popen(
+        [sys.executable, "-c", OTHER, *map(str, free_ports())],
+        env=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout.readline() == b"up\n"
+    words = [f"--set={key}={value}" for key, value in (LONG | {"recipe.epochs": 300}).items()]
     run = subprocess.Popen(
         [sys.executable, ROOT / "run_cluster.py", "train", str(QUICKSTART), *words],
         cwd=tmp_path,
@@ -213,7 +235,9 @@ def test_beside_a_cluster_a_run_of_this_machine_keeps_its_workers(tmp_path):
         assert len(seen) == 2
     finally:
         run.terminate()
+        other.stdin.close()
         run.wait(60)
+        other.wait(60)
 
 
 def test_what_no_cluster_answers_to(command, url):
