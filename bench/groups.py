@@ -115,12 +115,15 @@ def measure(row: str, *, settle_s: float) -> dict[str, dict[str, Any]]:
         }
     head = {"num_cpus": 0, "include_dashboard": True, **ports}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    # Else Ray's helpers ask whichever was last started on this machine.
+    os.environ["RAY_ADDRESS"] = cluster.address
     nodes = [cluster.add_node(num_cpus=CPUS) for _ in range(2)]
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     at_head = {"node:__internal_head__": 0.001}
     watch = ray.remote(_Watch).options(num_cpus=0, resources=at_head).remote()
     stop = threading.Event()
     found: dict[str, dict[str, Any]] = {}
+    controllers = _Controllers()
 
     def living() -> dict[str, tuple[str, int]]:
         workers: dict[str, tuple[str, int]] = ray.get(watch.living.remote())
@@ -129,7 +132,7 @@ def measure(row: str, *, settle_s: float) -> dict[str, dict[str, Any]]:
     def after(event: str, do: Callable[[], list[str] | None], *, room: int) -> None:
         """Do something to the cluster, which may take workers, and see what becomes of others."""
         before = set(living())
-        cpu_s = _controllers_cpu_s()
+        cpu_s = controllers.cpu_s()
         began = last = time.monotonic()
         taken = set(do() or ())
         idle_s, full_s = 0.0, None
@@ -139,7 +142,9 @@ def measure(row: str, *, settle_s: float) -> dict[str, dict[str, Any]]:
             now = time.monotonic()
             idle_s += max(room - working, 0) * (now - last)
             last = now
-            if full_s is None and working == room:
+            if working < room:
+                full_s = None
+            elif full_s is None:
                 full_s = round(now - began, 1)
         found[event] = {
             "idle_s": round(idle_s, 1),
@@ -147,7 +152,7 @@ def measure(row: str, *, settle_s: float) -> dict[str, dict[str, Any]]:
             "workers": working,
             "room": room,
             "fits_cut": len(before - living().keys() - taken),
-            "controllers_cpu_percent": round(100 * (_controllers_cpu_s() - cpu_s) / (last - began)),
+            "controllers_cpu_percent": round(100 * (controllers.cpu_s() - cpu_s) / (last - began)),
         }
         print(f"  {EVENTS[event]}: {found[event]}", file=sys.stderr)
 
@@ -236,16 +241,21 @@ def _start(row: str, watch: Any, stop: threading.Event) -> None:
     threading.Thread(target=workers.run_group, kwargs=group, daemon=True).start()
 
 
-def _controllers_cpu_s() -> float:
-    """CPU seconds of this machine's controllers of Ray Train that belong to this process's Ray."""
-    from ray.util.state import list_actors
+class _Controllers:
+    """The controllers of Ray Train's that this process's Ray has, or had."""
 
-    ticks = 0
-    for actor in list_actors(filters=[("class_name", "=", "TrainController")]):
-        with contextlib.suppress(OSError):
-            stat = Path(f"/proc/{actor.pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(stat[11]) + int(stat[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    def __init__(self) -> None:
+        self._ticks: dict[int, int] = {}
+
+    def cpu_s(self) -> float:
+        """CPU seconds of them all, as far as those that ended were seen."""
+        from ray.util.state import list_actors
+
+        for actor in list_actors(filters=[("class_name", "=", "TrainController")]):
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{actor.pid}/stat").read_text().rpartition(")")[2].split()
+                self._ticks[actor.pid] = int(stat[11]) + int(stat[12])
+        return sum(self._ticks.values()) / os.sysconf("SC_CLK_TCK")
 
 
 def _parser() -> argparse.ArgumentParser:

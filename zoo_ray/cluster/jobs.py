@@ -23,12 +23,11 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from zoo_ray.cluster.packing import Submission, pack
-from zoo_ray.cluster.session import SETTINGS, check_answers, use_token
+from zoo_ray.cluster.session import ADDRESSES, SETTINGS, check_answers, use_token, without
 from zoo_ray.errors import UserError
 from zoo_ray.lines import Line, last_line
 
 _TUNNEL = "http://127.0.0.1:8265"
-_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
@@ -98,7 +97,7 @@ class Jobs:
         for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         self.url, self.here = _resolve(address)
-        with self._errors(), _without(*_ADDRESSES):
+        with self._errors(), without(*ADDRESSES):
             self._client = JobSubmissionClient(self.url)
 
     def submit(self, submission: Submission, *, script: Path) -> str:
@@ -248,7 +247,7 @@ class Jobs:
 
 def _resolve(address: str | None) -> tuple[str, bool]:
     """URL of a cluster's dashboard, and whether this machine belongs to the cluster."""
-    given = address or next(filter(None, map(os.environ.get, _ADDRESSES)), None)
+    given = address or next(filter(None, map(os.environ.get, ADDRESSES)), None)
     found = given or "auto"
     if re.match("https?://", found):
         parts = urlsplit(found)
@@ -275,16 +274,6 @@ def _no_cluster(address: str, problem: str) -> NoReturn:
         "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml` brings to "
         f"{_TUNNEL}"
     ) from None
-
-
-@contextlib.contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Without environment variables that Ray would heed more than what it is told."""
-    before = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ |= before
 
 
 def _identity(name: str) -> str:

@@ -18,6 +18,7 @@ from ray._private.state import available_resources_per_node
 from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util import placement_group_table
 
+from zoo_ray.cluster.autoscaler import launchable
 from zoo_ray.cluster.driver import Driver, RunDriver
 from zoo_ray.cluster.health import end_controllers
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
@@ -28,6 +29,8 @@ from zoo_ray.store import KINDS
 from zoo_ray.task import Task
 
 NAMESPACE = "zoo_ray"
+ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+"""Environment variables that name a cluster; Ray heeds them more than what it is told."""
 SETTINGS = {
     # Each of these would be one more process that imports Ray Train, for seconds.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -99,14 +102,14 @@ def check_answers(address: str) -> None:
 def cluster_offer() -> Offer:
     """What the joined cluster has to give."""
     free: dict[str, float] = ray.available_resources()  # type: ignore[no-untyped-call]
-    launchable = _launchable_resources()
+    launchable_cpus, launchable_gpus = launchable()
     return Offer(
         where="the cluster",
         cpus=free.get("CPU", 0.0),
         gpus=free.get("GPU", 0.0),
         nodes=tuple(_living().values()),
-        launchable_cpus=launchable.get("CPU", 0.0),
-        launchable_gpus=launchable.get("GPU", 0.0),
+        launchable_cpus=launchable_cpus,
+        launchable_gpus=launchable_gpus,
     )
 
 
@@ -204,14 +207,12 @@ def joined(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _address_set() -> Iterator[None]:
     """Let RAY_ADDRESS name the Ray that this process is in; Train's helpers take it from here."""
-    before = os.environ.get("RAY_ADDRESS")
-    os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-    try:
-        yield
-    finally:
-        del os.environ["RAY_ADDRESS"]
-        if before is not None:
-            os.environ["RAY_ADDRESS"] = before
+    with without(*ADDRESSES):
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        try:
+            yield
+        finally:
+            os.environ.pop("RAY_ADDRESS", None)
 
 
 @contextlib.contextmanager
@@ -231,11 +232,12 @@ def _start_local_ray() -> None:
     # Ray's own token would be written into the home folder, which may be read-only or shared.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
-        _init(
-            address="local",  # whatever RAY_ADDRESS says, or runs on this machine
-            num_cpus=usable_cpus(),
-            include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
-        )
+        with without(*ADDRESSES):  # its processes would ask these, not their own
+            _init(
+                address="local",  # whatever else runs on this machine
+                num_cpus=usable_cpus(),
+                include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"Ray does not start on this machine ({error}); --workers 0 does without it"
@@ -255,6 +257,16 @@ def _quiet() -> None:
     for key, value in ({"RAY_USAGE_STATS_ENABLED": "0"} | SETTINGS).items():
         os.environ.setdefault(key, value)
     logging.getLogger("ray").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Without some environment variables."""
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= before
 
 
 def _start_driver(job: Job, kind: type[Driver]) -> Any:
@@ -453,12 +465,3 @@ def _watch(
             raise UserError(f"the driver: {problem}; {_GO_ON}") from None
         except RayError as error:
             raise UserError(f"the driver: {type(error).__name__}: {error}; {_GO_ON}") from None
-
-
-def _launchable_resources() -> dict[str, float]:
-    """What the cluster's autoscaler may launch in all; empty where there is no autoscaler."""
-    with contextlib.suppress(Exception):
-        from ray._private.state import state
-
-        return dict(state.get_max_resources_from_cluster_config() or {})
-    return {}
