@@ -50,9 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
-    again = without_credentials(shlex.join(sys.argv[1:] if argv is None else argv))
+    again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
     try:
-        with clean_stops(farewell=f"stopped; to go on: python {sys.argv[0]} {again}"):
+        with clean_stops(farewell=f"stopped; to go on: {again}"):
             result: int = arguments.command(arguments, people)
             return result
     except UserError as error:
@@ -352,7 +352,7 @@ def resume(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def _submitted(arguments: argparse.Namespace, people: Console, jobs: "Jobs", identity: str) -> int:
-    text = f"{identity} is submitted; to see it work: python {sys.argv[0]} logs -f {identity}"
+    text = f"{identity} is submitted; to see it work: {_to_type('logs', '-f', identity)}"
     _show(arguments, people, escape(text))
     _show_json(arguments, id=identity, url=jobs.url)
     return 0
@@ -375,7 +375,7 @@ def status(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.cluster.jobs import Jobs
     from zoo_ray.report.jobs import job_text
 
-    job = Jobs(arguments.address).find(arguments.job)
+    job = Jobs(arguments.address).find(arguments.job, with_line=True)
     _show(arguments, people, job_text(job))
     _show_json(arguments, **job.to_dict())
     return 0
@@ -403,8 +403,10 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
     with people.status("stopping"):
         stopped = cluster.stop(job.id)
     state = cluster.find(job.id).state
+    run = job.submission.name
+    again = _to_type("resume", *(["--"] if run.startswith("-") else []), run)
     text = (
-        f"{job.id} is stopped; to go on: python {sys.argv[0]} resume {job.submission.name}"
+        f"{job.id} is stopped; to go on: {again}"
         if stopped
         else f"{job.id} was over already ({state})"
     )
@@ -461,6 +463,11 @@ def _store(arguments: argparse.Namespace) -> "Store":
     if not store.exists():
         raise UserError(f"store {store.shown}: there is none; give one that a run has written to")
     return store
+
+
+def _to_type(*words: str) -> str:
+    """A command of ours, for people to type."""
+    return shlex.join(["python", sys.argv[0], *words])
 
 
 def _show(arguments: argparse.Namespace, people: Console, text: RenderableType) -> None:

@@ -1,6 +1,7 @@
 """The files that describe clusters, against the schemas of those who read them."""
 
 import re
+import shlex
 from pathlib import Path
 
 import jsonschema
@@ -147,7 +148,7 @@ def test_the_job_on_kubernetes_is_a_command_of_ours(monkeypatch):
 
     monkeypatch.chdir(ROOT)
     entrypoint = read(ROOT / "configs" / "clusters" / "kuberay_job.yaml")["spec"]["entrypoint"]
-    words = entrypoint.replace("zoo_ray/configs/", "configs/").split()
+    words = shlex.split(entrypoint.replace("zoo_ray/configs/", "configs/"))
     assert words[:3] == ["python", "zoo_ray/run_cluster.py", "train"]
     arguments = run_cluster._parser().parse_args(words[2:])
     config = run_cluster._config(arguments)

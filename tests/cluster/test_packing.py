@@ -53,13 +53,20 @@ def test_the_package_is_whole_and_holds_no_more_than_a_job_needs(folder, tmp_pat
     assert {path.name for path in folder.iterdir()} == {"zoo_ray", "run_cluster.py", "config.yaml"}
     assert {path.suffix for path in folder.rglob("*.*")} == {".py", ".yaml"}
     assert submission.entrypoint() == (
-        "python run_cluster.py train config.yaml --name quickstart --address auto --json"
+        "python run_cluster.py train config.yaml --name=quickstart --address auto --json"
     )
     shown = check_there(folder, submission)
     assert shown["config"]["recipe"]["epochs"] == 2
     # Paths mean there what they mean here.
     assert shown["config"]["store"] == str(tmp_path / "zoo_store")
     assert shown["config"]["benchmark"]["data_dir"] == str(tmp_path / "data")
+
+
+def test_a_name_may_begin_with_a_dash_or_hold_spaces():
+    for name in ("-x", "my zoo"):
+        submission = run_cluster._submission(["train", QUICKSTART, f"--name={name}"])
+        words = shlex.split(submission.entrypoint())
+        assert run_cluster._parser().parse_args(words[2:]).name == name
 
 
 def test_what_a_configuration_names_comes_along(folder):
@@ -80,7 +87,7 @@ def test_options_of_a_comparison_come_along():
     words = ["compare", QUICKSTART, "--seeds", "0", "1", "--modes", "continual", "isolated"]
     submission = run_cluster._submission([*words, "--vary", "zoo.sharpness=2", "recipe.lr=0.1"])
     assert submission.entrypoint() == (
-        "python run_cluster.py compare config.yaml --name quickstart --address auto "
+        "python run_cluster.py compare config.yaml --name=quickstart --address auto "
         "--modes continual isolated --seeds 0 1 --vary zoo.sharpness=2 recipe.lr=0.1"
     )
     assert Submission.from_metadata(submission.to_metadata()) == submission

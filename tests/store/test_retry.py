@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -135,10 +136,51 @@ def test_a_server_that_stays_away_is_one_line_that_says_how_to_go_on(s3_server, 
         s3_server.thaw()
 
 
+@pytest.fixture
+def credentials(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+
+
+@pytest.mark.usefixtures("credentials")
 def test_nobody_at_the_address_is_one_line():
     store = Store("s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http", patience_s=0.2)
     with pytest.raises(UserError, match=r"^store s3://bucket/x: cannot list runs \(no answer, tri"):
         store.runs()
+
+
+class Redirects(BaseHTTPRequestHandler):
+    """Answers as S3 does where a bucket is in another region."""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(301)
+        self.send_header("x-amz-bucket-region", "eu-west-1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.usefixtures("credentials")
+def test_a_bucket_in_another_region_is_said_at_once():
+    with HTTPServer(("127.0.0.1", 0), Redirects) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        at = f"127.0.0.1:{server.server_port}"
+        store = Store(f"s3://bucket/x?endpoint_override={at}&scheme=http", patience_s=60)
+        uses = (
+            store.runs,
+            lambda: store.read_run("run"),
+            lambda: store.write_wanted("runs/run", ["x"]),
+            lambda: store.files.delete("runs/a"),
+        )
+        for use in uses:
+            with pytest.raises(UserError, match=r"\(a redirect\); the bucket .* \?region=REGION"):
+                use()
+        server.shutdown()
 
 
 def test_a_bucket_that_is_not_there_is_said_at_once(s3_server):

@@ -19,15 +19,23 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import requests
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from zoo_ray.cluster.packing import Submission, pack
-from zoo_ray.cluster.session import ADDRESSES, SETTINGS, check_answers, use_token, without
+from zoo_ray.cluster.session import (
+    ADDRESSES,
+    SETTINGS,
+    check_answers,
+    token_wanted,
+    use_token,
+    without,
+)
 from zoo_ray.errors import UserError
 from zoo_ray.lines import Line, last_line
 
 _TUNNEL = "http://127.0.0.1:8265"
+_ANSWERS_WITHIN_S = 10.0
 _STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
@@ -42,7 +50,7 @@ class Job:
         submission: what it does.
         state: `pending`, `running`, `stopped`, `succeeded` or `failed`.
         message: of Ray's about the state.
-        line: how far it is, by its log.
+        line: how far it is, by its log; None: that was not read, or does not say.
         started, ended: in seconds since the epoch; None: not yet.
     """
 
@@ -93,10 +101,10 @@ class Jobs:
     """
 
     def __init__(self, address: str | None = None) -> None:
-        use_token()
         for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         self.url, self.here = _resolve(address)
+        _check_url_answers(self.url)
         with self._errors(), without(*ADDRESSES):
             self._client = JobSubmissionClient(self.url)
 
@@ -152,11 +160,14 @@ class Jobs:
         """Every job that `submit` has made on this cluster, the latest last."""
         jobs = self._ours()
         with ThreadPoolExecutor(_LOGS_AT_ONCE) as pool:
-            logs = pool.map(lambda job: self.log(job.id), jobs)
-            return [_with_log(job, log) for job, log in zip(jobs, logs, strict=True)]
+            return list(pool.map(self._with_line, jobs))
 
-    def find(self, name: str) -> Job:
+    def find(self, name: str, *, with_line: bool = False) -> Job:
         """A job by its id, or the latest of a run.
+
+        Args:
+            name: the job's id, or the run's name.
+            with_line: whether to read its log for how far it is.
 
         Raises:
             UserError: there is none.
@@ -171,7 +182,7 @@ class Jobs:
                 "there is (a cluster that was started anew knows nothing of the jobs before: "
                 "submit the same command again, it goes on where it ended)"
             )
-        return _with_log(found[-1], self.log(found[-1].id))
+        return self._with_line(found[-1]) if with_line else found[-1]
 
     def log(self, identity: str) -> str:
         """What a job has printed so far."""
@@ -210,6 +221,13 @@ class Jobs:
         jobs = [job for details in found if (job := _job(details)) is not None]
         return sorted(jobs, key=lambda job: job.started or time.time())
 
+    def _with_line(self, job: Job) -> Job:
+        with self._errors():
+            try:
+                return replace(job, line=last_line(self._client.get_job_logs(job.id)))
+            except RuntimeError:  # its node may be gone, and the log with it
+                return job
+
     def _submit(self, **job: Any) -> str:
         give_up = time.monotonic() + _STARTS_WITHIN_S
         while True:
@@ -235,10 +253,7 @@ class Jobs:
         try:
             yield
         except AuthenticationError:
-            raise UserError(
-                f"--address {self.url}: this cluster asks for its token; put it into "
-                "~/.ray/auth_token (readable by you alone) or RAY_AUTH_TOKEN"
-            ) from None
+            raise token_wanted(self.url) from None
         except (OSError, requests.RequestException) as error:
             _no_cluster(self.url, str(error))
         except RuntimeError as error:
@@ -249,12 +264,18 @@ def _resolve(address: str | None) -> tuple[str, bool]:
     """URL of a cluster's dashboard, and whether this machine belongs to the cluster."""
     given = address or next(filter(None, map(os.environ.get, ADDRESSES)), None)
     found = given or "auto"
+    try:
+        use_token()
+    except AuthenticationError:
+        raise token_wanted(found) from None
     if re.match("https?://", found):
         parts = urlsplit(found)
         return f"{parts.scheme}://{parts.netloc}", False
     try:
         check_answers(found)
-    except (OSError, ValueError) as error:
+    except AuthenticationError:
+        raise token_wanted(found) from None
+    except (OSError, ValueError, RayError) as error:
         if given is None:
             return _TUNNEL, False
         _no_cluster(found, str(error))
@@ -267,12 +288,22 @@ def _resolve(address: str | None) -> tuple[str, bool]:
         _no_cluster(found, str(error))
 
 
+def _check_url_answers(url: str) -> None:
+    # Ray's own requests have no time limit, and a tunnel that was stopped takes connections.
+    try:
+        requests.get(f"{url}/api/version", timeout=_ANSWERS_WITHIN_S, allow_redirects=False)
+    except requests.Timeout:
+        _no_cluster(url, f"nothing was said in {_ANSWERS_WITHIN_S:g} s")
+    except requests.RequestException as error:
+        _no_cluster(url, type(error).__name__)
+
+
 def _no_cluster(address: str, problem: str) -> NoReturn:
     line = (problem.splitlines() or [""])[0]
     raise UserError(
         f"--address {address}: no Ray cluster answers ({line}); start one with `ray start --head` "
-        "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml` brings to "
-        f"{_TUNNEL}"
+        "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml </dev/null &` "
+        f"brings to {_TUNNEL} (without </dev/null, ssh is stopped in the background)"
     ) from None
 
 
@@ -294,7 +325,3 @@ def _job(details: JobDetails) -> Job | None:
         started=None if details.start_time is None else details.start_time / 1000,
         ended=None if details.end_time is None else details.end_time / 1000,
     )
-
-
-def _with_log(job: Job, log: str) -> Job:
-    return replace(job, line=last_line(log))

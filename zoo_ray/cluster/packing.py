@@ -50,7 +50,8 @@ class Submission:
 
     def entrypoint(self) -> str:
         """The shell's command, in the folder of the package."""
-        words = ["python", "run_cluster.py", self.command, _CONFIG, "--name", self.name]
+        # A name may begin with a dash.
+        words = ["python", "run_cluster.py", self.command, _CONFIG, f"--name={self.name}"]
         return shlex.join([*words, "--address", "auto", *self.options])
 
     def to_metadata(self) -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray.exceptions import ActorUnavailableError, AuthenticationError, RayError, RayTaskError
 from ray.util import placement_group_table
 
 from zoo_ray.cluster.autoscaler import launchable
@@ -61,15 +62,17 @@ def connect(address: str) -> None:
         address: HOST:PORT of the head; `auto` finds the cluster that this machine belongs to.
 
     Raises:
-        UserError: there is no such cluster.
+        UserError: there is no such cluster, or it does not take our token.
     """
     if ray.is_initialized():
         return
-    use_token()
     try:
+        use_token()
         check_answers(address)
         _init(address=address)
-    except (OSError, ValueError, RuntimeError) as error:
+    except AuthenticationError:
+        raise token_wanted(address) from None
+    except (OSError, ValueError, RuntimeError, RayError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"--address {address}: no Ray cluster answers ({problem}); start one with "
@@ -78,15 +81,33 @@ def connect(address: str) -> None:
 
 
 def use_token() -> None:
-    """Have Ray use this user's token, if there is one, whatever the cluster's address."""
+    """Have Ray use this user's token, if there is one, whatever the cluster's address.
+
+    Raises:
+        AuthenticationError: RAY_AUTH_MODE says that there must be one.
+    """
     from ray._private.authentication import authentication_token_setup as setup
 
     _quiet()
     setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    # Without one some of Ray's clients end the process.
+    setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
+
+
+def token_wanted(address: str) -> UserError:
+    """The error that Ray's AuthenticationError stands for."""
+    return UserError(
+        f"--address {address}: this cluster asks for its token; put it into ~/.ray/auth_token "
+        "(readable by you alone) or RAY_AUTH_TOKEN"
+    )
 
 
 def check_answers(address: str) -> None:
-    """Raise OSError or ValueError at once, where Ray would go on asking for minutes."""
+    """Raise OSError, ValueError or RayError soon, where Ray would go on asking for minutes.
+
+    Raises:
+        AuthenticationError: the cluster does not take our token.
+    """
     from ray._private.services import canonicalize_bootstrap_address
 
     if address == "local" or "://" in address:
@@ -97,6 +118,7 @@ def check_answers(address: str) -> None:
     host, _, port = found.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=5):
         pass
+    GcsClient(address=found)  # of a token that is refused, `ray.init` would not say so
 
 
 def cluster_offer() -> Offer:
@@ -436,7 +458,6 @@ def _watch(
         progress = ray.get(driver.progress.remote(), timeout=DRIVER_AWAY_S)
         away_since = None
         waiting.look(progress)
-        groups.welcome()
         if progress is not None:
             if progress.members_done > most_members:
                 most_members, deaths = progress.members_done, 0
@@ -448,6 +469,7 @@ def _watch(
             end = driver.run.remote(job, seen)
             while not ray.wait([end], timeout=_POLL_S)[0]:
                 look()
+                groups.welcome()
                 # If they ended because all is over, the driver is about to say so.
                 if groups.problem and not ray.wait([end], timeout=_END_TOLD_S)[0]:
                     return groups.problem, seen

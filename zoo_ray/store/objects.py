@@ -242,6 +242,9 @@ def _diagnose(error: Exception, scheme: str, *, answered: bool) -> Trouble | Non
         return Trouble(reason, False, f"check {variables}, and what they are allowed to do")
     if isinstance(error, ValueError) or "builder error" in summary:
         return Trouble(reason, False, "the address or the environment (AWS_*, GOOGLE_*) is wrong")
+    if "incorrectly configured region" in summary:
+        advice = "the bucket is in another region; give ?region=REGION in the store's address"
+        return Trouble("a redirect", False, advice)
     if status is None:
         return Trouble("no answer" if "HTTP error" in summary else "a broken answer", True)
     if (status >= 500 and status != 501) or status in (404, 408, 409, 425, 429):

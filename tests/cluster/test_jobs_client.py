@@ -1,0 +1,113 @@
+"""Jobs as the verbs see them, by a dashboard that is only played."""
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+
+import pytest
+from ray.exceptions import AuthenticationError
+
+import run_cluster
+from zoo_ray.cluster import jobs
+from zoo_ray.cluster.jobs import Jobs
+from zoo_ray.cluster.packing import Submission
+from zoo_ray.errors import UserError
+
+LOG = "episode 1/3  members 1/3  work 33%\n"
+
+
+def job(identity, run):
+    details = {"type": "SUBMISSION", "entrypoint": "", "status": "RUNNING", "start_time": 1000}
+    submission = Submission("train", run, {"store": "/shared/zoos"})
+    return details | {"submission_id": identity, "metadata": submission.to_metadata()}
+
+
+@pytest.fixture
+def dashboard():
+    """Plays a Ray dashboard with two jobs, one of whose logs is lost; notes who asks for logs."""
+    found = [job("sound-1", "sound"), job("-lost-1", "-lost")]
+    answers = {
+        "/api/version": {"version": "4", "ray_version": version("ray"), "ray_commit": ""},
+        "/api/jobs/": found,
+        "/api/jobs/sound-1/logs": {"logs": LOG},
+        "/api/jobs/sound-1": found[0],
+        "/api/jobs/-lost-1": found[1] | {"status": "STOPPED"},
+        "/api/jobs/-lost-1/stop": {"stopped": True},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            answer = answers.get(self.path)
+            body = b"No available agent" if answer is None else json.dumps(answer).encode()
+            self.send_response(500 if answer is None else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    asked = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        server.url, server.asked = f"http://127.0.0.1:{server.server_port}", asked
+        yield server
+        server.shutdown()
+
+
+def logs_asked(dashboard):
+    return [path for path in dashboard.asked if path.endswith("/logs")]
+
+
+def test_a_log_that_cannot_be_read_breaks_no_list(dashboard):
+    cluster = Jobs(dashboard.url)
+    done = {job.submission.name: job.line and job.line.done for job in cluster.all()}
+    assert done == {"sound": "episode 1/3", "-lost": None}
+    assert cluster.find("-lost", with_line=True).line is None
+    with pytest.raises(UserError, match="No available agent"):
+        cluster.log("-lost-1")
+
+
+def test_a_job_is_found_and_stopped_without_its_log(dashboard, capsys):
+    assert run_cluster.main(["stop", "--address", dashboard.url, "--", "-lost"]) == 0
+    assert logs_asked(dashboard) == []
+    # What it says can be typed.
+    assert capsys.readouterr().out.rstrip().endswith(" resume -- -lost")
+    assert run_cluster._parser().parse_args(["resume", "--", "-lost"]).run == "-lost"
+
+
+def test_names_are_quoted_in_commands_to_type(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["my zoos/run_cluster.py"])
+    assert run_cluster._to_type("resume", "a b") == "python 'my zoos/run_cluster.py' resume 'a b'"
+
+
+def test_a_tunnel_that_says_nothing_is_no_cluster(monkeypatch):
+    monkeypatch.setattr(jobs, "_ANSWERS_WITHIN_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=r"no Ray cluster answers .* </dev/null &` brings"):
+            Jobs(url)
+        monkeypatch.setattr(jobs, "_TUNNEL", url)
+        monkeypatch.setattr(jobs, "check_answers", raising(ValueError("this machine has none")))
+        for name in jobs._ADDRESSES:
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(UserError, match=rf"^--address {url}: no Ray cluster answers"):
+            Jobs()
+
+
+def test_a_cluster_of_this_machine_that_asks_for_its_token(monkeypatch):
+    monkeypatch.setattr(jobs, "check_answers", raising(AuthenticationError("no")))
+    with pytest.raises(UserError, match=r"^--address 10\.0\.0\.1:6379: this cluster asks for its"):
+        Jobs("10.0.0.1:6379")
+
+
+def raising(error):
+    def act(*_):
+        raise error
+
+    return act
