@@ -1,6 +1,7 @@
 """Processes below this one, as /proc shows them."""
 
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def wait_until(condition, *, seconds=60):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def free_ports() -> tuple[int, int]:
+    """Two that nobody listens on."""
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("", 0))
+        return one.getsockname()[1], other.getsockname()[1]
 
 
 def _read(pid: int, file: str) -> str:

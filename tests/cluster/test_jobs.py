@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from processes import pids_of, wait_until
+from processes import free_ports, pids_of, wait_until
 from ray.cluster_utils import Cluster
 from ray.util.state import list_actors, list_placement_groups
 from test_grow import LONG, QUICKSTART
@@ -24,14 +23,6 @@ from zoo_ray.run import grow
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_ports():
-    """Two that nobody listens on."""
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -308,6 +309,10 @@ def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:
         TUNE_PRINT_ALL_TRIAL_ERRORS="0",
     )
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we say what is to be said
+    # What is passed on to trials is in Ray's logs; and they know no store.
+    class_cache.ENV_VARS_TO_PROPAGATE -= {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+    }
     try:
         client = tune.with_parameters(Client, driver=driver, metric=config.metric)
         # The workers hold the CPUs. Trials wait, and need but a crumb of the head's node.
