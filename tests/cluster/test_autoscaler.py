@@ -2,13 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from processes import free_ports, wait_until
+from processes import descendants, free_ports, lives, wait_until
 from test_grow import QUICKSTART, quickstart
 
 from zoo_ray.cluster.autoscaler import Autoscaling, of_raycluster
@@ -112,8 +113,11 @@ def from_zero(tmp_path):
         )
     wait_until(lambda: "block forever" in (tmp_path / "ray.log").read_text(), seconds=120)
     yield f"{host}:{port}"
+    left = descendants(head.pid)  # nodes that were launched outlive their autoscaler
     head.terminate()
     head.wait(60)
+    for pid in filter(lives, left):
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.slow
