@@ -320,9 +320,9 @@ def _start_driver(job: Job, kind: type[Driver]) -> Any:
 class _Groups:
     """The worker groups, one for each node, run from threads of this process.
 
-    A group ends with its node, and the others go on: were all workers one group, Ray 2.60 would try
-    to find the lost ones a place without ever pausing, which takes all of a processor. The threads
-    are daemons: a group whose node is gone may never end.
+    A group ends with its node, and the others go on: one group for all would end with any node, and
+    not begin again before there is another, or, elastic, a minute later (bench/groups.py). The
+    threads are daemons: a group whose node is gone may never end.
     """
 
     def __init__(self, job: Job, driver: Any) -> None:
