@@ -94,7 +94,7 @@ def test_a_tunnel_that_says_nothing_is_no_cluster(monkeypatch):
             Jobs(url)
         monkeypatch.setattr(jobs, "_TUNNEL", url)
         monkeypatch.setattr(jobs, "check_answers", raising(ValueError("this machine has none")))
-        for name in jobs._ADDRESSES:
+        for name in jobs.ADDRESSES:
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(UserError, match=rf"^--address {url}: no Ray cluster answers"):
             Jobs()
