@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 import yaml
-from pydantic import BaseModel, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, NonNegativeInt
 
 _CONFIG = "--autoscaling-config="
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -25,8 +25,6 @@ class _NodeType(BaseModel):
 
 class Autoscaling(BaseModel):
     """What matters here of an autoscaler's configuration, as cluster.yaml has it."""
-
-    model_config = ConfigDict(extra="ignore")
 
     available_node_types: dict[str, _NodeType]
     head_node_type: str
