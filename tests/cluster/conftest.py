@@ -20,6 +20,7 @@ def ray_cluster():
     import ray
 
     ray.init(
+        address="local",  # whatever runs on this machine, or ran
         num_cpus=2,
         namespace=NAMESPACE,
         include_dashboard=True,
