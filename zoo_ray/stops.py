@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -81,14 +81,27 @@ def _end(number: int, farewell: str) -> NoReturn:
 
 def _kill_descendants() -> None:
     """End the processes that this one has started, and those that they have started."""
+    # Stopped first: one that is killed while it forks leaves a child that nobody knows.
+    stopped: set[int] = set()
+    while new := _descendants() - stopped:
+        _signal(new, signal.SIGSTOP)
+        stopped |= new
+    _signal(stopped, signal.SIGKILL)
+
+
+def _descendants() -> set[int]:
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):  # it has just ended
             parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.name))
-    descendants = children.get(os.getpid(), [])
-    for pid in descendants:
-        descendants.extend(children.get(pid, []))
-    for pid in descendants:
+    found = children.get(os.getpid(), [])
+    for pid in found:
+        found.extend(children.get(pid, []))
+    return set(found)
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, number)
