@@ -228,7 +228,8 @@ def test_a_spec_that_kills_worker_after_worker_ends_the_run(tmp_path):
 @pytest.mark.slow
 def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tmp_path):
     command = [sys.executable, "run_cluster.py", "train", str(QUICKSTART), "--json"]
-    command += ["--address", ray.get_runtime_context().gcs_address, "--store", str(tmp_path)]
+    address = ray.get_runtime_context().gcs_address
+    command += ["--address", address, "--store", str(tmp_path)]
     command += [f"--set={key}={value}" for key, value in LONG.items()]
     first = subprocess.Popen(
         command, cwd=QUICKSTART.parents[1], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -241,7 +242,7 @@ def test_a_stopped_run_leaves_nothing_on_its_cluster_and_goes_on(long_oracle, tm
     assert time.monotonic() - sent < 3
     wait_until(lambda: not pids_of(WORKER) + pids_of("ray::RunDriver") + pids_of("ray::TrainContr"))
     wait_until(lambda: ray.available_resources().get("CPU") == 2)
-    assert all(group.state == "REMOVED" for group in list_placement_groups())
+    assert all(group.state == "REMOVED" for group in list_placement_groups(address))
     published = {path.parent.name for path in tmp_path.glob("members/*/member.json")}
     done = subprocess.run(command, cwd=QUICKSTART.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
