@@ -158,6 +158,25 @@ def test_a_clean_up_that_does_not_end_is_cut_short():
     assert time.monotonic() - sent < ENDS_WITHIN_S
 
 
+SWALLOWED = """
+import signal, time
+from zoo_ray.stops import clean_stops
+class Watched:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+with clean_stops(farewell="bye"):
+    Watched()
+    time.sleep(60)
+"""
+
+
+def test_a_signal_in_a_callback_ends_it_without_a_traceback():
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (done.returncode, done.stderr) == (143, "bye\n")
+
+
 def test_without_a_signal_nothing_is_changed():
     handlers = [signal.getsignal(number) for number in CODES]
     open_before = len(os.listdir("/proc/self/fd"))

@@ -48,6 +48,12 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
             time.sleep(_END_WITHIN_S)
             _end(number[0], farewell)
 
+    def ignored(what: "sys.UnraisableHookArgs") -> None:
+        # A signal that came during a callback of a weak reference, say: the thread above ends it.
+        if not issubclass(what.exc_type, (KeyboardInterrupt, SystemExit)):
+            hook_before(what)
+
+    hook_before, sys.unraisablehook = sys.unraisablehook, ignored
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     wakeup_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     threading.Thread(target=end_in_time, daemon=True).start()
@@ -60,6 +66,7 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
             _end(signal.SIGTERM, farewell)  # Ray's handler, in force while Ray starts
         raise
     finally:
+        sys.unraisablehook = hook_before
         signal.set_wakeup_fd(wakeup_before)
         for number, handler in before.items():
             signal.signal(number, handler)
