@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from zoo_ray.compare import ComparisonResult
     from zoo_ray.compete import CompetitionResult
     from zoo_ray.store import Store
+    from zoo_ray.store.records import NamedFolder, RunSummary
+    from zoo_ray.store.upkeep import Garbage
     from zoo_ray.tune import SearchResult
 
 STARTED = time.time()
@@ -277,20 +279,14 @@ def verify(arguments: argparse.Namespace, people: Console) -> int:
 def runs(arguments: argparse.Namespace, people: Console) -> int:
     """List the runs of a store, its searches, and its comparisons and studies."""
     from zoo_ray.report.upkeep import runs_table
+    from zoo_ray.store import KINDS
 
     store = _store(arguments)
     found = store.runs()
-    others = {kind: store.named(kind) for kind in ("searches", "comparisons")}
+    others = {kind: store.named(kind) for kind in KINDS if kind != "runs"}
     _show(arguments, people, runs_table(found, others, title=store.shown))
-    listed = [
-        run._asdict()
-        | {"modified": run.modified.isoformat(), "record": run.record and run.record.model_dump()}
-        for run in found
-    ]
-    named = {
-        kind: [it._asdict() | {"modified": it.modified.isoformat()} for it in folders]
-        for kind, folders in others.items()
-    }
+    listed = [_plain(run) | {"record": run.record and run.record.model_dump()} for run in found]
+    named = {kind: [_plain(folder) for folder in folders] for kind, folders in others.items()}
     _show_json(arguments, store=store.address, runs=listed, **named)
     return 0
 
@@ -322,7 +318,7 @@ def gc(arguments: argparse.Namespace, people: Console) -> int:
     with people.status("looking for what nobody refers to"):
         garbage = collect(store, remove=arguments.yes)
     _show(arguments, people, garbage_table(garbage, title=store.shown, removed=arguments.yes))
-    listed = [piece._asdict() | {"modified": piece.modified.isoformat()} for piece in garbage]
+    listed = [_plain(piece) for piece in garbage]
     _show_json(arguments, store=store.address, removed=arguments.yes, garbage=listed)
     return 0
 
@@ -473,6 +469,11 @@ def _to_type(*words: str) -> str:
 def _show(arguments: argparse.Namespace, people: Console, text: RenderableType) -> None:
     out = people if arguments.json else Console()
     out.print(text, highlight=False, soft_wrap=isinstance(text, str))
+
+
+def _plain(found: "RunSummary | NamedFolder | Garbage") -> dict[str, Any]:
+    """Plain values for `--json`."""
+    return found._asdict() | {"modified": found.modified.isoformat()}
 
 
 def _show_json(arguments: argparse.Namespace, **values: object) -> None:

@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -30,7 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from processes import free_ports  # noqa: E402
 
 ROWS = {
     "one": "one group, restarted as a whole",
@@ -82,9 +83,9 @@ def _show(found: dict[str, dict[str, dict[str, Any]]], idle_s: dict[str, float])
     table = Table("way", "event", "idle, worker s", "all back, s", "fits cut", "controllers, % CPU")
     for row, events in found.items():
         for event, seen in events.items():
-            full = "never" if seen["full_s"] is None else f"{seen['full_s']:.1f}"
-            if seen["full_s"] is None:
-                full += f" ({seen['workers']} of {seen['room']})"
+            full = f"never ({seen['workers']} of {seen['room']})"
+            if seen["full_s"] is not None:
+                full = f"{seen['full_s']:.1f}"
             table.add_row(
                 ROWS[row] if event == "start" else "",
                 EVENTS[event],
@@ -105,15 +106,13 @@ def measure(row: str, *, settle_s: float) -> dict[str, dict[str, Any]]:
     from zoo_ray.cluster.session import _quiet
 
     _quiet()
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("", 0))
-        # By default the same for every Ray.
-        ports = {
-            "dashboard_port": one.getsockname()[1],
-            "dashboard_agent_listen_port": other.getsockname()[1],
-        }
-    head = {"num_cpus": 0, "include_dashboard": True, **ports}
+    dashboard, agent = free_ports(2)  # by default the same for every Ray
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": True,
+        "dashboard_port": dashboard,
+        "dashboard_agent_listen_port": agent,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     # Else Ray's helpers ask whichever was last started on this machine.
     os.environ["RAY_ADDRESS"] = cluster.address

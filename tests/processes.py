@@ -38,12 +38,16 @@ def wait_until(condition, *, seconds=60):
         time.sleep(0.1)
 
 
-def free_ports() -> tuple[int, int]:
-    """Two that nobody listens on."""
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
-            free.bind(("", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """So many that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
 
 
 def _read(pid: int, file: str) -> str:

@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pyarrow.fs
+from processes import free_ports
 
 ACCESS_KEY = "AKIAZOORAYTEST"
 SECRET_KEY = "zoo/ray+test=secret"
@@ -96,14 +96,3 @@ class S3Server:
         """Nobody is there any more; `start` brings it back with all that it had."""
         self.process.kill()
         self.process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

@@ -96,7 +96,7 @@ worker_start_ray_commands: []
 @pytest.fixture
 def from_zero(tmp_path):
     """The address of a head without CPUs, whose autoscaler launches nodes on this machine."""
-    port, dashboard, agent = (str(port) for port in (*free_ports(), free_ports()[0]))
+    port, dashboard, agent = free_ports(3)
     (host,) = subprocess.check_output(["hostname", "-I"], text=True).split()[:1]
     path = tmp_path / "autoscaling.yaml"
     path.write_text(FAKE.format(address=f"{host}:{port}"))

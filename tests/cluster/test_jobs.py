@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 def head():
     """A cluster of one node that takes jobs, whatever else runs on this machine."""
     _quiet()
-    ports = free_ports()
+    ports = free_ports(2)
     cluster = Cluster(
         initialize_head=True,
         head_node_args={
@@ -200,7 +200,7 @@ def test_beside_another_ray_a_run_of_this_machine_keeps_its_workers(tmp_path):
     # What Ray Train asks whether a run lives asked the cluster that was last started, and ended
     # the workers if that one, open to all, knew nothing of them.
     other = subprocess.Popen(
-        [sys.executable, "-c", OTHER, *map(str, free_ports())],
+        [sys.executable, "-c", OTHER, *map(str, free_ports(2))],
         env=os.environ | {"RAY_AUTH_MODE": "disabled"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

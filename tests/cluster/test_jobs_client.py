@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import pytest
 from ray.exceptions import AuthenticationError
+from test_session import raising
 
 import run_cluster
 from zoo_ray.cluster import jobs
@@ -104,10 +105,3 @@ def test_a_cluster_of_this_machine_that_asks_for_its_token(monkeypatch):
     monkeypatch.setattr(jobs, "check_answers", raising(AuthenticationError("no")))
     with pytest.raises(UserError, match=r"^--address 10\.0\.0\.1:6379: this cluster asks for its"):
         Jobs("10.0.0.1:6379")
-
-
-def raising(error):
-    def act(*_):
-        raise error
-
-    return act

@@ -266,12 +266,9 @@ def _resolve(address: str | None) -> tuple[str, bool]:
     found = given or "auto"
     try:
         use_token()
-    except AuthenticationError:
-        raise token_wanted(found) from None
-    if re.match("https?://", found):
-        parts = urlsplit(found)
-        return f"{parts.scheme}://{parts.netloc}", False
-    try:
+        if re.match("https?://", found):
+            parts = urlsplit(found)
+            return f"{parts.scheme}://{parts.netloc}", False
         check_answers(found)
     except AuthenticationError:
         raise token_wanted(found) from None

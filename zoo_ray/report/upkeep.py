@@ -56,9 +56,8 @@ def garbage_table(garbage: Sequence[Garbage], *, title: str, removed: bool) -> R
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("written (UTC)", no_wrap=True)
     for piece in garbage:
-        size_of = decimal(piece.size_bytes)
-        when = _minute(piece.modified)
-        table.add_row(escape(piece.what), str(len(piece.paths)), size_of, when)
+        cells = str(len(piece.paths)), decimal(piece.size_bytes), _minute(piece.modified)
+        table.add_row(escape(piece.what), *cells)
     end = f"{size} removed" if removed else f"{size}; --yes removes it"
     return Group(table, end)
 

@@ -1,8 +1,8 @@
 """Members, runs and searches, durable, in a folder or in a bucket."""
 
+from zoo_ray.store.files import KINDS
 from zoo_ray.store.records import RunRecord, SearchRecord, TaskRecord, check_name, zoo_name
 from zoo_ray.store.store import (
-    KINDS,
     CorruptMember,
     Store,
     StoredPredictions,

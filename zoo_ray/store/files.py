@@ -6,7 +6,9 @@ from typing import NamedTuple, Protocol
 
 from zoo_ray.address import Address
 
-FOLDERS = ("members", "progress", "runs", "searches", "comparisons")
+KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
+"""Folders of what people name, and what one of it is called."""
+FOLDERS = ("members", "progress", *KINDS)
 """All that a store keeps is in one of these; whatever else lies there is not ours."""
 
 Change = Callable[[bytes | None], bytes | None]

@@ -51,8 +51,6 @@ EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion
 WANTED = "wanted.json"
 TRIALS = "trials.parquet"
 TIMELINE = "timeline.parquet"
-KINDS = {"runs": "run", "searches": "search", "comparisons": "comparison"}
-"""Folders of what people name, and what one of it is called."""
 
 R = TypeVar("R", RunRecord, SearchRecord)
 

@@ -8,13 +8,12 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from zoo_ray.errors import UserError
-from zoo_ray.store.files import Entry
+from zoo_ray.store.files import KINDS, Entry
 from zoo_ray.store.payloads import CorruptPayload
 from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.store import (
     CONFUSION,
     EPISODES,
-    KINDS,
     RESULTS,
     CorruptMember,
     Store,
