@@ -3,9 +3,10 @@
     python bench/gpu.py --json                            # made-up images: torch and numpy suffice
     python bench/gpu.py --only zoo --dataset parquet:PATH # CIFAR-10, with the project's packages
 
-Sections (`--only`): `roofline` (what copies and matrix products reach here), `steps` (milliseconds
-of a step, interleaved, medians of `--repeats`), `kernels` (in which of them a step spends its time,
-and the GPU's clocks meanwhile), `together` (steps per second of several members at once, in threads
+Sections (`--only`): `roofline` (what copies and matrix products reach here), `convolutions` (one by
+one, results and gradients, as cuDNN makes them and as we do), `kernels` (in which of them a step
+spends its time, and the GPU's clocks meanwhile), `steps` (milliseconds of a step, interleaved,
+medians of `--repeats`), `together` (steps per second of several members at once, in threads
 of one process and in processes), `exact` (whether graphs, steps without graphs and members beside
 others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo` contenders on
 Split-CIFAR10, all seeds at once).
@@ -42,13 +43,13 @@ from zoo_ray.members.memory import needed_memory
 from zoo_ray.members.predict import torch_settings
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
 from zoo_ray.members.training import BATCHES_AT_ONCE, Training, TrainingSet
-from zoo_ray.networks import build_network, on_gpu
+from zoo_ray.networks import build_network, convolution, on_gpu
 from zoo_ray.networks.heads import MultiHead
 from zoo_ray.rules import Rules
 from zoo_ray.task import Part, Task
 from zoo_ray.zoo.growth import Growth, Wanted
 
-SECTIONS = ("roofline", "kernels", "steps", "together", "exact", "memory", "zoo")
+SECTIONS = ("roofline", "convolutions", "kernels", "steps", "together", "exact", "memory", "zoo")
 NETWORKS = ("small_conv", "wrn16_4")
 BATCHES = (16, 128)
 # Each row has the tricks of those before it, too.
@@ -61,12 +62,13 @@ TRICKS = {
     "fused": "+ fused SGD",
     "ours_eager": "our steps, one by one",
     "graphs": "+ CUDA graphs",
-    "ours": "+ norm, pooling and ReLU as kernels of ours",
-    "free": "the same, if bits need not come again",
+    "kernels": "+ norm, pooling and ReLU as kernels of ours",
+    "ours": "+ weights' gradients of convolutions in parts",
+    "free": "the same, but not these, if bits need not come again",
 }
 TOGETHER = (1, 2, 4, 8, 16)
 DEVICE = "cuda"
-usual_kernels = on_gpu.kernels
+usual_kernels, usual_parts = on_gpu.kernels, on_gpu.has_parts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -127,6 +129,66 @@ def _timed(work: Callable[[], object], *, times: int) -> float:
 # ---- steps
 
 
+def convolutions(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Microseconds on the GPU, by convolution at batch 16 in bfloat16: of its result and gradients
+    as cuDNN makes them, deterministic and free to choose, and of its weight's gradient in parts."""
+    table = {}
+    for network in arguments.networks:
+        net = build_network(network, image_shape=(32, 32, 3), classes=[2])
+        found: dict[str, tuple[torch.nn.Conv2d, torch.Size]] = {}
+        for module in net.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_pre_hook(partial(_note_convolution, found))
+        net.trunk(torch.randn(16, 3, 32, 32))
+        table |= {
+            f"{network} {key}": _convolution_us(conv, shape) for key, (conv, shape) in found.items()
+        }
+    return table
+
+
+def _note_convolution(
+    found: dict[str, tuple[torch.nn.Conv2d, torch.Size]],
+    conv: torch.nn.Conv2d,
+    given: tuple[torch.Tensor],
+) -> None:
+    _, inputs, height, width = given[0].shape
+    key = f"{inputs} x {height} x {width} to {conv.out_channels}, {conv.kernel_size[0]} wide"
+    found[key + (" by 2" if conv.stride[0] == 2 else "")] = conv, given[0].shape
+
+
+def _convolution_us(conv: torch.nn.Conv2d, shape: torch.Size) -> dict[str, float]:
+    last = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
+    x, weight = torch.randn(shape).to(DEVICE, **last), conv.weight.detach().to(DEVICE, **last)
+    where = {"stride": conv.stride[0], "padding": conv.padding[0]}
+    grad = torch.randn_like(functional.conv2d(x, weight, **where))
+    both = [where["stride"]] * 2, [where["padding"]] * 2, [1, 1], False, [0, 0], 1
+    back = partial(torch.ops.aten.convolution_backward, grad, x, weight, None, *both)
+    work = {
+        "result": partial(functional.conv2d, x, weight, **where),
+        "input's gradient": lambda: back((True, False, False)),
+        "weight's gradient": lambda: back((False, True, False)),
+    }
+    parts = partial(convolution.weight_gradient, x, grad, weight, **where)
+    with torch_settings(threads=1):
+        found = {name: _graphed_us(one) for name, one in work.items()}
+        found["weight's gradient in parts"] = _graphed_us(parts)
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
+        found |= {f"{name}, free": _graphed_us(one) for name, one in work.items()}
+    return found
+
+
+def _graphed_us(work: Callable[[], object], times: int = 20) -> float:
+    """Of one of so many in a graph: without what a launch costs the host."""
+    with torch.cuda.stream(torch.cuda.Stream()):
+        work()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+            for _ in range(times):
+                work()
+        return round(1e6 * _timed(graph.replay, times=10) / times, 1)
+
+
 def kernels(arguments: argparse.Namespace) -> dict[str, dict]:
     """For each network at batch 16: kernels of a step, microseconds of each, and the GPU's clocks
     while it takes steps."""
@@ -177,8 +239,9 @@ def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _step_s(row: str, network: str, batch: int) -> float:
-    is_ours = row in ("ours_eager", "graphs", "ours", "free")
-    on_gpu.kernels = usual_kernels if row in ("ours", "free") else lambda _: None
+    is_ours = row in ("ours_eager", "graphs", "kernels", "ours", "free")
+    on_gpu.kernels = usual_kernels if row in ("kernels", "ours", "free") else lambda _: None
+    on_gpu.has_parts = usual_parts if row == "ours" else lambda _: False
     if is_ours:
         taking = _our_steps(network, batch, capture=row != "ours_eager")
         count = 60 if row == "ours_eager" else 1000
@@ -197,7 +260,7 @@ def _step_s(row: str, network: str, batch: int) -> float:
             next(taking)
         torch.cuda.synchronize()
         took_s = time.perf_counter() - started
-    on_gpu.kernels = usual_kernels
+    on_gpu.kernels, on_gpu.has_parts = usual_kernels, usual_parts
     return took_s / count
 
 
@@ -391,7 +454,7 @@ def _in_processes(network: str, count: int) -> float:
 def exact(_: argparse.Namespace) -> dict[str, dict]:
     """Whether a member has the same bits again, without graphs, cut short, and beside others."""
     tasks = [_made_up(1_500, 10), _made_up(1_000, 11)]
-    found = {"kernels": _kernels_error()}
+    found = {"kernels": _kernels_error(), "parts": _parts_error()}
     print(found, file=sys.stderr)
     cases = [*((network, "bfloat16") for network in NETWORKS), ("small_conv", "float32")]
     for network, precision in cases:
@@ -453,6 +516,18 @@ def _kernels_error() -> dict[str, float]:
             ((a.float() - b.float()).norm() / b.float().norm()).item() for a, b in pairs
         )
     return errors
+
+
+def _parts_error() -> float:
+    """How far a weight's gradient in parts is from cuDNN's, both of bfloat16."""
+    torch.manual_seed(0)
+    last = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
+    shapes = (16, 3, 32, 32), (80, 3, 3, 3), (16, 80, 30, 30)
+    x, weight, grad = (torch.randn(shape).to(DEVICE, **last) for shape in shapes)
+    ours = convolution.weight_gradient(x, grad, weight, stride=1, padding=0)
+    rest = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (False, True, False)
+    usual = torch.ops.aten.convolution_backward(grad, x, weight, None, *rest)[1]
+    return ((ours.float() - usual.float()).norm() / usual.float().norm()).item()
 
 
 def _bits(spec: MemberSpec, tasks: Sequence[Task], *, cut: bool = False) -> str:

@@ -44,7 +44,7 @@ def hardware(*, device: str, torch_version: str, kernels: str | None = None) -> 
     Args:
         device: the GPU's model, or the processor and how torch uses it.
         torch_version: of the torch that fitted.
-        kernels: what compiled those of ours, on a GPU.
+        kernels: how networks of ours train, on a GPU.
     """
     # These make oneDNN, hence convolutions, use less of the processor than it has.
     limits = {key: os.environ[key] for key in ("ONEDNN_MAX_CPU_ISA",) if key in os.environ}

@@ -1,4 +1,4 @@
-"""Whether networks of ours train with kernels of ours: on a GPU that Triton compiles for."""
+"""How networks of ours train on a GPU: with kernels of ours, if Triton compiles for it."""
 
 import logging
 import os
@@ -20,10 +20,17 @@ def kernels(x: torch.Tensor) -> ModuleType | None:
     return _kernels(x.device) if x.is_cuda and x.numel() <= _MOST else None
 
 
+def has_parts(x: torch.Tensor) -> bool:
+    """Whether weights' gradients are summed in parts (see `zoo_ray.networks.convolution`)."""
+    return x.is_cuda
+
+
 def name(device: torch.device) -> str | None:
-    """What to call them in the record of what decides bits; None without."""
-    module = _kernels(device) if device.type == "cuda" else None
-    return None if module is None else f"triton {module.triton.__version__}"
+    """What to call all this in the record of what decides bits; None on a processor."""
+    if device.type != "cuda":
+        return None
+    module = _kernels(device)
+    return "parts" if module is None else f"parts, triton {module.triton.__version__}"
 
 
 def _kernels(device: torch.device) -> ModuleType | None:
