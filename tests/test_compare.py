@@ -133,6 +133,21 @@ def test_what_a_failed_comparison_fitted_stays_claimed(config):
     assert not store.read_wanted("runs/c.continual.0")
 
 
+def test_what_is_grown_already_is_recorded_before_the_rest_is_fitted(config, monkeypatch):
+    one, other = mode_contender(config, "isolated"), mode_contender(config, "uniform")
+    compare(config, contenders=[one], seeds=[0], name="c")
+    store = Store(config.store)
+    store.remove("runs/c.isolated.0")
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo_ray.compare._grow", killed)
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, contenders=[one, other], seeds=[0], name="c")
+    assert len(digests(config, "c.isolated.0")) == 3
+
+
 def test_auto_precision_is_what_it_was(config, monkeypatch):
     """Also for those who join: they may be compared on another machine."""
     one, other = mode_contender(config, "isolated"), mode_contender(config, "uniform")

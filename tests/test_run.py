@@ -12,7 +12,7 @@ from zoo_ray.benchmarks import arrays_source
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.plan import plan_run
-from zoo_ray.run import grow, prepare
+from zoo_ray.run import grow, prepare, record_run
 from zoo_ray.store import Store
 from zoo_ray.zoo.metrics import metrics
 
@@ -133,6 +133,21 @@ def test_the_record_is_lengthened_even_if_nothing_is_left_to_fit(run_config):
     long = grow(run_config(), name="run")
     assert long.fitted == 0
     assert len(Store(long.store).read_run("run").tasks) == 3
+
+
+def test_of_two_commands_that_begin_a_run_the_longer_stream_stays(run_config):
+    short, long = (
+        plan_run(run_config(benchmark={"tasks": tasks})) for tasks in ([[0, 1]], [[0, 1], [2, 3]])
+    )
+    store = Store(short.config.store)
+    record_run(store, short, None, name="run")
+    record_run(store, long, None, name="run")  # it had looked before
+    assert len(store.read_run("run").tasks) == 2
+
+
+def test_nodes_that_join_are_for_all_that_there_is_to_fit(run_config):
+    plan = plan_run(run_config(workers={"count": "auto"}), members=40)
+    assert plan.job(folder="f", store="s", call="c")["most_workers"] == 40
 
 
 def test_how_many_fit_is_no_part_of_a_run(run_config):

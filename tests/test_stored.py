@@ -201,6 +201,16 @@ def test_runs_that_are_not_there_or_not_grown_are_told(grown):
     store.create_run("begun", grown[0].record)
     with pytest.raises(UserError, match="not grown to its end"):
         StoredRun(store, "begun")
+    # A longer stream is recorded before its first fit.
+    store.write_results(
+        "begun",
+        **{key: store.read_table("zoo", f"{key}.parquet") for key in ("episodes", "results")},
+    )
+    assert StoredRun(store, "begun").metrics == grown[0].metrics
+    tasks = [*grown[0].tasks, grown[0].tasks[0]]
+    store.lengthen_run("begun", grown[0].record.model_copy(update={"tasks": tasks}))
+    with pytest.raises(UserError, match="not grown to its end"):
+        StoredRun(store, "begun")
 
 
 def test_a_member_that_is_missing_is_told(folder, tmp_path):

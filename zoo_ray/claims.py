@@ -1,6 +1,7 @@
 """What work under way says of the members it needs, so that nobody collects them."""
 
 import math
+import threading
 import time
 from collections.abc import Set
 
@@ -22,6 +23,7 @@ class Claims:
         self._store = store
         self._folder = folder
         self._made = 0
+        self._making = threading.Lock()
         self._made_at = -math.inf
 
     def are_due(self, members: int) -> bool:
@@ -30,10 +32,13 @@ class Claims:
         return members > self._made and not (members > _MANY and just_made)
 
     def make(self, digests: Set[str]) -> None:
-        """Claim members, by digest.
+        """Claim members, by digest. Of claims made at once, in threads, the larger one stays.
 
         Raises:
             UserError: the store cannot be written.
         """
-        self._made, self._made_at = len(digests), time.monotonic()
-        self._store.write_wanted(self._folder, sorted(digests))
+        with self._making:
+            if len(digests) < self._made:
+                return
+            self._made, self._made_at = len(digests), time.monotonic()
+            self._store.write_wanted(self._folder, sorted(digests))

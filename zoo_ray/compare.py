@@ -180,7 +180,7 @@ def compare(
     """Grow the zoos of all contenders for all seeds, and record each as a run in the store.
 
     They share workers and members. The same command goes on where the store ends. Isolated is also
-    grown with as many members as fit into the images of the first contender that is not: one
+    grown with as many members as come nearest to the images of the first contender that is not: one
     member per task and many differ in transfer and in ensembling at once.
 
     Args:
@@ -237,8 +237,8 @@ def grow_all(
     """Grow and record the zoos of contenders.
 
     Args:
-        matched: whether Isolated is also grown with as many members as fit into the images of the
-            first contender that is not.
+        matched: whether Isolated is also grown with as many members as come nearest to the images
+            of the first contender that is not.
         config, contenders, seeds, name, address, on_progress: as of `compare`.
 
     Raises:
@@ -264,15 +264,22 @@ def grow_all(
         tally = Tally(call=uuid.uuid4().hex)
         for zoo in everyone:
             replay(zoo.growth, store, tally=tally)
+        left = _record_finished(everyone, store)
         problems = _grow(everyone, plan, store, folder=folder, tally=tally, on_progress=on_progress)
-    for zoo in everyone:
-        if zoo.growth.finished:
-            write_results(zoo.growth, store, name=zoo.run)
+    _record_finished(left, store)
     if len(problems) == len(everyone):
         raise UserError(f"no zoo could be grown; the first: {next(iter(problems.values()))}")
     if not problems:  # else what the others have fitted may yet be wanted
         store.clear_wanted(folder)
     return Grown(store, plan, contenders, zoos, problems, tally)
+
+
+def _record_finished(zoos: Sequence[Zoo], store: Store) -> list[Zoo]:
+    """Write the tables of those that are grown; returns the others."""
+    for zoo in zoos:
+        if zoo.growth.finished:
+            write_results(zoo.growth, store, name=zoo.run)
+    return [zoo for zoo in zoos if not zoo.growth.finished]
 
 
 def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> None:
@@ -300,16 +307,17 @@ def _plan(
 
         until_grown.enter_context(joined(address))
         offer = cluster_offer()
-    records = (
-        (contender, store.read_run(_run_name(name, contender, seed)))
+    records = [
+        (contender.config, record)
         for contender in contenders
-        if contender.config.recipe.precision == "auto"
         for seed in seeds
-    )
-    auto = next((recorded_precision(c.config, record) for c, record in records if record), None)
+        if (record := store.read_run(_run_name(name, contender, seed)))
+    ]
+    found = (recorded_precision(*pair) for pair in records)
+    auto = next((precision for precision in found if precision is not None), None)
 
     def start_ray(workers: WorkerPlan) -> None:
-        if workers.count and auto is None:
+        if workers.count and not records:
             from zoo_ray.cluster.session import local_ray  # imports Ray
 
             until_grown.enter_context(local_ray())
@@ -324,7 +332,8 @@ def _plan(
 
 
 def _matched(contenders: Sequence[Contender], plan: Plan) -> list[Contender]:
-    """Isolated with as many members as fit into the images of the first zoo that is not."""
+    """Isolated with the number of members whose images come nearest to those of the first zoo that
+    is not."""
     others = [c for c in contenders if c.config.zoo.mode != "isolated"]
     matched = []
     for contender in contenders if others else ():

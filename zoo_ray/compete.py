@@ -12,7 +12,7 @@ from zoo_ray.compare import Contender, Grown, Zoo, grow_all
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
-from zoo_ray.replay import not_shared
+from zoo_ray.replay import predictions_of
 from zoo_ray.run import without_nan
 from zoo_ray.store import comparison_folder
 from zoo_ray.stored_studies import COMPETING
@@ -146,9 +146,7 @@ def _accuracies(zoo: Zoo, grown: Grown) -> dict[tuple[int, ...], list[float]]:
     """The test accuracy of each member on each of its tasks, by the positions of its tasks."""
     found = {}
     for member in zoo.growth.members():
-        stored = grown.store.read_predictions(member.digest)
-        if stored is None:
-            raise UserError(not_shared(grown.store))
+        stored = predictions_of(grown.store, member.digest)
         found[member.tasks] = [
             float((predicted["test"].argmax(axis=1) == grown.plan.tasks[task].test.labels).mean())
             for task, predicted in zip(member.tasks, stored.predictions, strict=True)

@@ -26,6 +26,7 @@ class Plan:
 
     Attributes:
         recipe: resolved.
+        members: that there may be to fit, of all zoos that are grown with it.
         auto: what `precision: auto` stands for, if that was decided before.
     """
 
@@ -33,6 +34,7 @@ class Plan:
     tasks: Sequence[Task]
     rules: Rules
     recipe: Recipe
+    members: int
     workers: WorkerPlan
     offer: Offer
     auto: Precision | None
@@ -51,7 +53,7 @@ class Plan:
             "call": call,
             "tasks": [task.without_images() for task in self.tasks],
             "workers": self.workers,
-            "most_workers": max(self.rules.members, self.workers.count)
+            "most_workers": max(self.members, self.workers.count)
             if workers.count == "auto"
             else self.workers.count,
             "checkpoint_s": workers.checkpoint_s,
@@ -98,11 +100,12 @@ def plan_run(
     """
     offer = offer or this_machine()
     rules = config.rules
+    members = members or rules.members
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
         config.workers,
         threads=config.recipe.threads,
-        members=members or rules.members,
+        members=members,
         offer=offer,
         one_at_a_time=bool(config.recipe.dropout) or is_own(config.recipe.network),
     )
@@ -124,6 +127,7 @@ def plan_run(
         tasks=tasks,
         rules=rules,
         recipe=recipe,
+        members=members,
         workers=workers,
         offer=offer,
         auto=precision,

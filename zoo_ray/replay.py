@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from zoo_ray.errors import UserError
 from zoo_ray.store import CorruptMember, Store, StoredPredictions
 from zoo_ray.task import Predictions
 from zoo_ray.zoo.growth import Growth
@@ -79,6 +80,21 @@ def drop(store: Store, digest: str, corrupt: CorruptMember) -> None:
     """
     log.warning("store: %s; the member is treated as missing", corrupt)
     store.drop_member(digest, seen=corrupt.pointer)
+
+
+def predictions_of(store: Store, digest: str) -> StoredPredictions:
+    """Read a member that was there before.
+
+    Raises:
+        UserError: it is missing, or damaged, since.
+    """
+    try:
+        stored = store.read_predictions(digest)
+    except CorruptMember as error:
+        raise UserError(f"{error}; verify --repair, then the same command fits it again") from None
+    if stored is None:
+        raise UserError(not_shared(store))
+    return stored
 
 
 def deliver_stored(growth: Growth, store: Store, digest: str, *, tally: Tally) -> bool:

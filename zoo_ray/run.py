@@ -289,11 +289,11 @@ def record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str)
         UserError: another command has begun a run of this name and another configuration.
     """
     now = _run_record(plan)
-    if record is None:
-        # Another command may have begun a run of this name since we looked.
-        refuse_other_configuration(plan, store.create_run(name, now), name=name)
-    elif len(record.tasks) < len(now.tasks):
-        refuse_other_configuration(plan, store.lengthen_run(name, now), name=name)
+    # Another command may have begun a run of this name, or lengthened it, since we looked.
+    for write in (store.create_run, store.lengthen_run):
+        if record is None or len(record.tasks) < len(now.tasks):
+            record = write(name, now)
+            refuse_other_configuration(plan, record, name=name)
 
 
 def recorded_precision(

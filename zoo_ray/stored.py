@@ -61,8 +61,11 @@ class StoredRun:
             )
         episodes = store.read_table(name, "episodes.parquet")
         results = store.read_table(name, "results.parquet")
+        unfinished = UserError(
+            f"{folder}: the run is not grown to its end yet; the command that began it goes on"
+        )
         if not episodes or not results:
-            raise UserError(f"{folder}: the run is not grown to its end yet; train goes on with it")
+            raise unfinished
         self.name = name
         self.record: RunRecord = record
         self.tasks: list[TaskRecord] = record.tasks
@@ -77,6 +80,8 @@ class StoredRun:
                 )
             ]
             self.weights = [[float(w) for w in row] for row in episodes["weights"]]
+            if max(results["episode"]) < self.rules.episodes:  # its stream was lengthened
+                raise unfinished
             self.accuracy = self._matrix(results, "test_accuracy")
             self.counts = self._matrix(results, "members")
         except (KeyError, ValueError, TypeError, IndexError):

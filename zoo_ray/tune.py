@@ -16,7 +16,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import SearchProgress
-from zoo_ray.replay import Tally, fold, not_shared, replay
+from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
 from zoo_ray.run import recorded_precision, task_records, versions
 from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
 from zoo_ray.search.config import SearchConfig, differences
@@ -138,13 +138,13 @@ def search(
         maximised=config.maximised,
         validation_samples=sum(len(task.validation) for task in plan.tasks),
     )
-    store.write_trials(name, _columns(rows, config, found))
-    problems = [trial.problem for trial in trials.all if trial.problem is not None]
-    if not trials.all:
+    if not trials.all:  # nor is there anything to write over what an earlier command found
         raise UserError(
             f"budget.members = {config.budget.members}: a trial asks for {config.most_members} "
             "members; give more"
         )
+    store.write_trials(name, _columns(rows, config, found))
+    problems = [trial.problem for trial in trials.all if trial.problem is not None]
     if len(problems) == len(trials.all):
         raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
@@ -321,9 +321,7 @@ def _prefix(
         zoo = smaller.growth(score_test=False)
         while not zoo.finished:
             for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
-                stored = read.get(digest) or store.read_predictions(digest)
-                if stored is None:
-                    raise UserError(not_shared(store))
+                stored = read.get(digest) or predictions_of(store, digest)
                 read[digest] = stored
                 fold(zoo, store, digest, stored)
         epochs = smaller.recipe.epochs

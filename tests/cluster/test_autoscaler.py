@@ -57,6 +57,16 @@ def test_a_type_of_nodes_may_be_as_many_as_all():
     assert most(Autoscaling.model_validate(config)) == (2 + 2 * 4, 0)
 
 
+def test_all_types_together_are_as_many_as_the_cluster_may_have():
+    kinds = {
+        "head": {"resources": {"CPU": 2}},
+        "small": {"resources": {"CPU": 4, "GPU": 1}, "max_workers": 3},
+        "large": {"resources": {"CPU": 16}, "max_workers": 2},
+    }
+    config = {"available_node_types": kinds, "head_node_type": "head", "max_workers": 4}
+    assert most(Autoscaling.model_validate(config)) == (2 + 2 * 16 + 2 * 4, 3)
+
+
 HEAD_ID = "f" * 51 + "00000"
 # A provider of Ray's that launches nodes as processes of this machine.
 FAKE = """

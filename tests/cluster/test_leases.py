@@ -197,6 +197,17 @@ def test_an_empty_place_takes_what_is_to_be_alone_at_once():
     assert take(leases, worker(2)) == wanted(1)
 
 
+def test_what_is_to_be_alone_goes_before_lower_turns():
+    """Or nobody had company for as long as these have specs."""
+    leases = Leases()
+    leases.offer(wanted(1), turn=(2,))
+    take(leases, D)
+    take(leases, E)
+    leases.retry_alone(D, digest(1))
+    leases.offer(wanted(2), turn=(1,))
+    assert take(leases, D) == wanted(1)
+
+
 def test_what_was_alone_already_is_not_tried_again():
     leases = offered(1)
     take(leases, D)

@@ -113,13 +113,25 @@ def test_a_corrupt_member_is_told_once_though_a_run_refers_to_it(full):
     assert len(verify(full).problems) == 1
 
 
+def test_a_member_that_a_search_refers_to_must_be_there(full):
+    full.write_trials("lr", {"digests": [DIGESTS[2:]]})
+    assert verify(full).problems == []
+    full.drop_member(DIGESTS[2])
+    (problem,) = verify(full).problems
+    assert problem.problem.endswith(
+        f"searches/lr/trials.parquet: its member {DIGESTS[2]} is missing"
+    )
+
+
 def test_other_tables_and_lists_are_looked_at_too(full):
     full.files.replace("searches/lr/trials.parquet", b"?")
     full.files.replace("runs/my run/wanted.json", b"[]")
+    full.files.replace("comparisons/c/comparison.json", b'{"format_version": 1')
     problems = [problem.problem for problem in verify(full).problems]
     assert [problem.split(": ")[0] for problem in problems] == [
         f"{full.shown}/runs/my run/wanted.json",
         f"{full.shown}/searches/lr/trials.parquet",
+        f"{full.shown}/comparisons/c/comparison.json",
     ]
 
 

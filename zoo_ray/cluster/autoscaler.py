@@ -32,14 +32,13 @@ class Autoscaling(BaseModel):
 
     def most(self, resource: str) -> float:
         """How much of a resource there may be at once, on the head and on all workers."""
-        total = 0.0
-        for name, kind in self.available_node_types.items():
-            nodes = self.max_workers
-            if kind.max_workers is not None:
-                nodes = min(nodes, kind.max_workers)
-            if name == self.head_node_type:
-                nodes = 1
+        kinds = dict(self.available_node_types)
+        total = kinds.pop(self.head_node_type).resources.get(resource, 0.0)
+        left = self.max_workers
+        for kind in sorted(kinds.values(), key=lambda kind: -kind.resources.get(resource, 0.0)):
+            nodes = left if kind.max_workers is None else min(left, kind.max_workers)
             total += nodes * kind.resources.get(resource, 0.0)
+            left -= nodes
         return total
 
 

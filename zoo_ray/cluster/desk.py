@@ -59,11 +59,6 @@ class Desk:
                 self._offered.discard(digest)
                 self._missing.discard(digest)
 
-    @property
-    def turns(self) -> list[Turn]:
-        """The turns of all zoos, in order."""
-        return list(self._zoos)
-
     def wants(self, digest: str) -> bool:
         """Whether a zoo is certain to want a member that has not come."""
         return any(growth.wants(digest) for growth in self._zoos.values())

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Set
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -60,7 +60,6 @@ class Driver:
         self._timeline = Timeline(
             self._leases.diary, self._store, folder=job.folder, workers=job.workers.at_once
         )
-        self._corrupt: set[str] = set()
         self._fit_progress: dict[str, FitProgress] = {}
         self._fitted: set[str] = set()
         self._ours: set[str] = set()
@@ -153,23 +152,21 @@ class Driver:
         if not self._desk.may_want(digest):
             return
         for _ in range(_LOOK_UPS):
-            if await self._deliver(digest):
+            found = await self._deliver(digest)
+            if found == "damaged":  # since, and it is missing now
+                self._desk.damaged(digest)
+            if found != "missing":
                 await self._advance()
                 return
             if self._over():
-                return
-            if digest in self._corrupt:  # it was damaged since, and is missing now
-                self._corrupt.discard(digest)
-                self._desk.damaged(digest)
-                await self._advance()
                 return
             await asyncio.sleep(1)  # a shared folder may show a file late on other nodes
         await self._end(not_shared(self._store))
 
     async def cannot_work(self, message: str) -> None:
-        """End the run, since a worker cannot start: its successor could not either."""
+        """End the run, since a worker lacks what all need: its successor would, too."""
         await self._started.wait()
-        await self._end(f"a worker cannot start: {message}")
+        await self._end(f"a worker cannot work: {message}")
 
     async def failed(self, worker: Worker, digest: str, failed: FailedFit) -> None:
         """Take note that a fit has no usable result, which matters if it is certain.
@@ -289,8 +286,7 @@ class Driver:
     async def _look_up(self, wanted: Wanted) -> None:
         digest = wanted.spec.digest
         # While the store was asked, a worker may have published it.
-        if not await self._deliver(digest) and self._desk.may_want(digest):
-            self._corrupt.discard(digest)
+        if await self._deliver(digest) != "here" and self._desk.may_want(digest):
             await self._missing(wanted)
 
     async def _missing(self, wanted: Wanted) -> None:
@@ -306,28 +302,29 @@ class Driver:
         except UserError as error:
             await self._end(str(error))
 
-    async def _deliver(self, digest: str) -> bool:
+    async def _deliver(self, digest: str) -> Literal["here", "missing", "damaged"]:
+        """Take in a member, if the store holds it."""
         try:
             stored = await asyncio.to_thread(self._store.read_predictions, digest)
             if stored is None:
-                return False
+                return "missing"
             # Here and not in the thread: a zoo is only ever touched by the event loop.
             fold(self._desk, self._store, digest, stored)
             self._taken.add(digest)
             if stored.call == self._job.call:
                 self._ours.add(digest)
-            return True
+            return "here"
         except CorruptMember as error:
-            self._corrupt.add(digest)
             try:
                 await asyncio.to_thread(drop, self._store, digest, error)
+                return "damaged"
             except UserError as problem:
                 await self._end(str(problem))
         except UserError as error:
             await self._end(str(error))
         except Exception as error:  # the run must not wait for ever for a member that cannot come
             await self._end(f"reading a member: {type(error).__name__}: {error}")
-        return False
+        return "missing"
 
     async def _end(self, error: str) -> None:
         self._error = self._error or error

@@ -337,12 +337,17 @@ class Leases:
         if company and self._alone & (company | self._waiting.keys()):
             return  # one is fitted alone here, or is to be as soon as a place is empty
         hopeful = (digest for digest in self._waiting if self._hopeful(digest))
-        digest = min(hopeful, key=lambda digest: self._turns.get(digest, ()), default=None)
+        digest = min(hopeful, key=self._rank, default=None)
         if digest is not None:
             self._give(seat, self._waiting.pop(digest), None)
         elif self._early:
             digest = max(self._early, key=lambda digest: self._early[digest][1])
             self._give(seat, *self._early.pop(digest))
+
+    def _rank(self, digest: str) -> tuple[bool, Turn]:
+        """Those of the lowest turn go first; before them those that must be alone, as long as they
+        wait nobody has company."""
+        return digest not in self._alone, self._turns.get(digest, ())
 
     def _company(self, seat: _Seat) -> set[str]:
         """Digests of what the others of a seat's place are fitting."""

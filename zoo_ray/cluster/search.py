@@ -253,7 +253,7 @@ def search_on_ray(
         What was last heard of the driver.
 
     Raises:
-        UserError: the workers ended early, a worker cannot start, the store fails, or another
+        UserError: the workers ended early, a worker cannot work, the store fails, or another
             command is at this search.
     """
     here = _Here(trials, zoos)

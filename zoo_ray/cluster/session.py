@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray._raylet import GcsClient  # type: ignore[attr-defined]
+from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import ActorUnavailableError, AuthenticationError, RayError, RayTaskError
 from ray.util import placement_group_table
 
@@ -207,7 +207,7 @@ def local_ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    with _until_done():
+    with _token_of_its_own(), _until_done():
         _start_local_ray()
         yield
 
@@ -249,10 +249,24 @@ def _until_done() -> Iterator[None]:
     ray.shutdown()
 
 
+@contextlib.contextmanager
+def _token_of_its_own() -> Iterator[None]:
+    """A token for a local Ray, unless the environment has one: Ray's own would be written into the
+    home folder, which may be read-only or shared."""
+    if "RAY_AUTH_TOKEN" in os.environ:
+        yield
+        return
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        yield
+    finally:
+        # A cluster that this process joins later asks for another, and Ray remembers this one.
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        AuthenticationTokenLoader.instance().reset_cache()
+
+
 def _start_local_ray() -> None:
     _quiet()
-    # Ray's own token would be written into the home folder, which may be read-only or shared.
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         with without(*ADDRESSES):  # its processes would ask these, not their own
             _init(

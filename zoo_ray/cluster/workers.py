@@ -20,6 +20,7 @@ from zoo_ray.cluster.ask import ask
 from zoo_ray.cluster.job import Job
 from zoo_ray.cluster.leases import Answer, Worker
 from zoo_ray.cluster.watching import FitLog
+from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
 from zoo_ray.store import Store
@@ -163,7 +164,7 @@ def pull(config: dict[str, Any]) -> None:
 def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) -> None:
     """A worker's life: lease, fit, publish, until there is nothing left."""
     from zoo_ray.fitting import fit_from_store
-    from zoo_ray.members.fit import release_memory
+    from zoo_ray.members.fit import is_device_lost, release_memory
 
     driver = config["driver"]
     (references,) = config["images"]
@@ -202,8 +203,14 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
         except (CutShort, _Dropped):
             told.end("left")
             ask(driver.give_back, worker, digest)
+        except UserError as error:  # of the store: it would say the same of the next spec
+            told.end("failed")
+            ask(driver.cannot_work, str(error))
+            return
         except Exception as error:  # in a network, say: another worker fares no better
             told.end("failed")
+            if is_device_lost(error):
+                raise  # it would fail every fit of this process
             ask(driver.failed, worker, digest, FailedFit.of(error))
         else:
             told.end("is published", seconds=member.fit_s)

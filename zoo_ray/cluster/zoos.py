@@ -138,7 +138,7 @@ def grow_zoos(
         Why those that could not be grown could not, by their positions.
 
     Raises:
-        UserError: the workers ended early, a worker cannot start, the store fails, or another
+        UserError: the workers ended early, a worker cannot work, the store fails, or another
             command is at this comparison.
     """
     seen: Any = work(job, CompareDriver, tasks=tasks, on_progress=on_progress)

@@ -193,6 +193,11 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def is_device_lost(error: Exception) -> bool:
+    """Whether it is an error of the GPU after which this process can use it no more."""
+    return isinstance(error, torch.AcceleratorError)
+
+
 @contextmanager
 def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
     """Make `OutOfMemory` of all the ways in which memory runs out."""

@@ -22,7 +22,7 @@ from obstore.store import GCSStore, S3Store
 from zoo_ray.address import CREDENTIALS, Address
 from zoo_ray.errors import UserError
 from zoo_ray.store.files import Change, Entry
-from zoo_ray.store.retry import Trouble, persist
+from zoo_ray.store.retry import PATIENCE_S, StoreFailed, Trouble, persist
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -69,6 +69,7 @@ class ObjectFiles:
 
     def update(self, path: str, change: Change) -> bytes | None:
         """See `Files`."""
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             before, version = self._read(path)
             after = change(before)
@@ -81,7 +82,14 @@ class ObjectFiles:
                 )
             if self._put(path, after, mode=version or "create"):
                 return after
-            # Another was faster; each time one of all is, so that this ends.
+            # Another was faster; each time one of all is, so that this ends, unless the server
+            # tells other versions than it compares.
+            if time.monotonic() > deadline:
+                raise StoreFailed(
+                    f"store {self.address.shown}: cannot write {path} (each time the server says "
+                    "that it has changed since it was read); if nobody else writes there, give "
+                    "another --store"
+                )
             time.sleep(random.uniform(0, 0.05))
 
     def delete(self, path: str) -> None:

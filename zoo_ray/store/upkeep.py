@@ -15,6 +15,7 @@ from zoo_ray.store.store import (
     CONFUSION,
     EPISODES,
     RESULTS,
+    TRIALS,
     CorruptMember,
     Store,
     check_checkpoint,
@@ -96,7 +97,7 @@ def verify(
         check(members, lambda digest: _check_member(store, digest, sums, repair=repair))
         check(checkpoints, lambda path: _check_checkpoint(store, path))
         check(runs, lambda name: _check_run(store, name, sums))
-        check(searches, lambda name: _check_search(store, name))
+        check(searches, lambda name: _check_search(store, name, sums))
         check(comparisons, lambda name: _check_comparison(store, name))
     return Findings(len(members), len(runs), len(checkpoints), problems)
 
@@ -167,12 +168,16 @@ def _tried(
         return None
 
 
-def _check_search(store: Store, name: str) -> list[Problem]:
+def _check_search(store: Store, name: str, sums: Mapping[str, str | None]) -> list[Problem]:
     mended = "the command of the search mends it"
     problems: list[Problem] = []
     _tried(lambda: store.read_search(name), problems, "remove it, and give the command again")
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
-    _tried(lambda: store.read_trial_digests(name), problems, mended)
+    digests = _tried(lambda: store.read_trial_digests(name), problems, mended)
+    for digest in sorted(digests or ()):
+        if digest not in sums and not store.has_member(digest):
+            where = f"{store.shown}/{search_folder(name)}/{TRIALS}"
+            problems.append(Problem(f"{where}: its member {digest} is missing", mended))
     _tried(lambda: store.read_timeline(search_folder(name)), problems, _NO_TIMELINE)
     return problems
 
@@ -180,6 +185,12 @@ def _check_search(store: Store, name: str) -> list[Problem]:
 def _check_comparison(store: Store, name: str) -> list[Problem]:
     problems: list[Problem] = []
     mended = "the command of the comparison mends it"
+    for file in ("comparison.json", "competition.json"):
+        path = f"{comparison_folder(name)}/{file}"
+        try:
+            json.loads(store.files.read(path) or b"{}")
+        except (ValueError, RecursionError):
+            problems.append(Problem(f"{store.shown}/{path}: not JSON", mended))
     _tried(lambda: store.read_wanted(comparison_folder(name)), problems, mended)
     _tried(lambda: store.read_timeline(comparison_folder(name)), problems, _NO_TIMELINE)
     return problems
