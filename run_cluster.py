@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
 _BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
+_WIDE = 200  # columns
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Networks of the user's own. Behind all else: no file of theirs hides a package.
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
-    people = Console(stderr=True)
+    people = _console(stderr=True)
     logging.basicConfig(
         level="WARNING",
         format="%(message)s",
@@ -79,7 +80,7 @@ def train(arguments: argparse.Namespace, people: Console) -> int:
             on_progress=live.update,
             started=STARTED,
         )
-    out = people if arguments.json else Console()
+    out = people if arguments.json else _console()
     out.print(result_table(result.growth, title=name))
     out.print(
         f"{result.fitted} members fitted, {result.read} read from the store, "
@@ -111,7 +112,7 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
             ),
             started=STARTED,
         )
-    out = people if arguments.json else Console()
+    out = people if arguments.json else _console()
     out.print(
         search_table(
             result.rows, result.findings, keys=list(config.space), metric=config.metric, title=name
@@ -229,7 +230,9 @@ def report(arguments: argparse.Namespace, people: Console) -> int:
     found = find_stored(_store(arguments), arguments.names)
     with people.status("drawing"):
         page = report_page(found.runs, comparison=found.comparison, competition=found.competition)
-    folder = Path(arguments.out)
+    names = arguments.names
+    more = f"+{len(names) - 1}" if len(names) > 1 else ""
+    folder = Path(arguments.out or f"report/{names[0]}{more}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (*page.files.items(), ("index.html", page.html.encode())):
@@ -251,7 +254,7 @@ def check(arguments: argparse.Namespace, people: Console) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
     report = check_report(plan, store=store)
-    (people if arguments.json else Console()).print(report.text)
+    (people if arguments.json else _console()).print(report.text)
     if arguments.json:
         print(json.dumps(report.values, allow_nan=False))
     return 0
@@ -466,8 +469,15 @@ def _to_type(*words: str) -> str:
     return shlex.join(["python", sys.argv[0], *words])
 
 
+def _console(*, stderr: bool = False) -> Console:
+    """For people; in files and pipes tables are as wide as they like, lest numbers be cut."""
+    stream = sys.stderr if stderr else sys.stdout
+    is_narrow = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, width=None if is_narrow else _WIDE)
+
+
 def _show(arguments: argparse.Namespace, people: Console, text: RenderableType) -> None:
-    out = people if arguments.json else Console()
+    out = people if arguments.json else _console()
     out.print(text, highlight=False, soft_wrap=isinstance(text, str))
 
 
@@ -613,7 +623,7 @@ def _parser() -> argparse.ArgumentParser:
         "names", metavar="NAME", nargs="+", help="of runs, a comparison, or what compete did"
     )
     reporter.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
-    reporter.add_argument("--out", metavar="FOLDER", default="report", help="(report)")
+    reporter.add_argument("--out", metavar="FOLDER", help="(report/NAME)")
     reporter.set_defaults(command=report)
     verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
     verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")

@@ -12,7 +12,7 @@ from zoo_ray.config import RunConfig, override, validate_config, vary
 from zoo_ray.errors import UserError
 from zoo_ray.keys import hash_bits
 from zoo_ray.offer import WorkerPlan
-from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
+from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer, interval_95
 from zoo_ray.plan import Plan, plan_run
 from zoo_ray.progress import Progress, SearchProgress, training_samples
 from zoo_ray.replay import Tally, not_shared, replay
@@ -123,8 +123,10 @@ def outcome_dicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             "runs": list(outcome.runs),
             "members": outcome.members,
             "images": round(outcome.images),
+            "guessed": outcome.guessed,
             **{metric: plain(outcome.spread(metric)) for metric in _METRICS},
-            "difference": plain(difference(outcome, outcomes[0])),
+            "difference": plain(gained := difference(outcome, outcomes[0])),
+            "difference_interval_95": gained and interval_95(gained),
             "forward_transfer": plain(forward_transfer(outcome, outcomes)),
             "problem": outcome.problem,
         }

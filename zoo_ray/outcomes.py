@@ -1,8 +1,9 @@
 """What came of the configurations of a comparison: means over seeds, and paired differences."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -32,6 +33,42 @@ class Spread(NamedTuple):
             return None
         sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
         return Spread(float(np.mean(numbers)), sd, numbers)
+
+
+class OverSeeds(Protocol):
+    """A `Spread`, or the record of one."""
+
+    @property
+    def mean(self) -> float: ...
+    @property
+    def sd(self) -> float | None: ...
+    @property
+    def by_seed(self) -> Sequence[float]: ...
+
+
+def spread_text(spread: OverSeeds | None, *, sign: str = "") -> str:
+    """A share over seeds, in percent."""
+    if spread is None:
+        return "-"
+    mean = f"{100 * spread.mean:{sign}.2f}"
+    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
+
+
+def difference_text(spread: OverSeeds | None) -> str:
+    """A paired difference, in percent; with a star where it is not 0, by its interval."""
+    low, high = (spread and interval_95(spread)) or (0.0, 0.0)
+    return spread_text(spread, sign="+") + ("*" if low > 0 or high < 0 else "")
+
+
+def interval_95(spread: OverSeeds) -> tuple[float, float] | None:
+    """Where the mean of so many seeds lies in 95 of 100 cases (Student's t); None for one seed."""
+    if spread.sd is None:
+        return None
+    from scipy.special import stdtrit
+
+    count = len(spread.by_seed)
+    half = float(stdtrit(count - 1, 0.975)) * spread.sd / math.sqrt(count)
+    return spread.mean - half, spread.mean + half
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """A plan: a configuration with its data read and all that it leaves open resolved."""
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from zoo_ray.benchmarks import Source, load_stream
@@ -16,6 +18,8 @@ from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
 from zoo_ray.rules import Rules
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
+
+log = logging.getLogger("zoo_ray")
 
 _QUICK_S = 0.5
 
@@ -140,6 +144,8 @@ def _resolve_recipe(
     recipe = config.recipe
     crop = recipe.epochs > 1 if recipe.augment == "auto" else recipe.augment
     flip = channels == 3 if recipe.flip == "auto" else recipe.flip
+    if recipe.average_flips and not (crop and flip):
+        _warn_of_flips()
     if recipe.precision != "auto":
         precision = recipe.precision
     return Recipe(
@@ -157,6 +163,14 @@ def _resolve_recipe(
         trunk=_trunk_key(config) if is_own(recipe.network) else "",
         schedule=recipe.schedule,
         average_flips=recipe.average_flips,
+    )
+
+
+@cache  # not once for each zoo of a comparison
+def _warn_of_flips() -> None:
+    log.warning(
+        "recipe.average_flips: true averages predictions over mirrored images, which networks are "
+        "fitted on with recipe.flip: true and recipe.augment: true alone"
     )
 
 

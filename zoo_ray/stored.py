@@ -43,8 +43,9 @@ class StoredRun:
         weights: for each member, the boosting weights that its draw saw, in stream order.
         counts: counts[e, i], members of task i after episode e, float64, shape (episodes, tasks);
             NaN where task i had not arrived.
-        accuracy: A[e, i], test accuracy of task i after episode e, float64, shape (episodes,
-            tasks); NaN where task i had not arrived.
+        accuracy: A[e, i], test accuracy of task i after episode e, likewise.
+        validation_accuracy: the same of the validation part; NaN where there is none.
+        losses: of task i's training part after episode e, which boosting weighs, likewise.
     """
 
     def __init__(self, store: Store, name: str) -> None:
@@ -83,6 +84,8 @@ class StoredRun:
             if max(results["episode"]) < self.rules.episodes:  # its stream was lengthened
                 raise unfinished
             self.accuracy = self._matrix(results, "test_accuracy")
+            self.validation_accuracy = self._matrix(results, "validation_accuracy")
+            self.losses = self._matrix(results, "loss")
             self.counts = self._matrix(results, "members")
         except (KeyError, ValueError, TypeError, IndexError):
             raise UserError(
@@ -93,7 +96,7 @@ class StoredRun:
     def _matrix(self, results: dict[str, list[Any]], key: str) -> Floats:
         matrix = np.full((max(results["episode"]), len(self.tasks)), np.nan)
         rows = np.array(results["episode"]) - 1
-        matrix[rows, results["task"]] = results[key]
+        matrix[rows, results["task"]] = np.array(results[key], dtype=np.float64)
         return matrix
 
     @property

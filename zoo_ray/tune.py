@@ -136,7 +136,9 @@ def search(
     found = findings(
         rows,
         maximised=config.maximised,
-        validation_samples=sum(len(task.validation) for task in plan.tasks),
+        validation_samples=(
+            sum(len(task.validation) for task in plan.tasks) if config.is_share else None
+        ),
     )
     if not trials.all:  # nor is there anything to write over what an earlier command found
         raise UserError(

@@ -274,9 +274,10 @@ def _start_local_ray() -> None:
                 num_cpus=usable_cpus(),
                 include_dashboard=True,  # Train's clean-up of reserved CPUs and GPUs asks it
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of a slow start Ray says so by just that
         raise UserError(
-            f"Ray does not start on this machine ({error}); --workers 0 does without it"
+            f"Ray does not start on this machine ({error}); try again when it is less busy (train, "
+            "compare and compete do without Ray with --workers 0)"
         ) from None
 
 

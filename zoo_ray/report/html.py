@@ -7,10 +7,8 @@ from html import escape
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.outcomes import Spread
 from zoo_ray.report.drawings import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
-from zoo_ray.stored_studies import SpreadRecord
 from zoo_ray.zoo.boosting import Floats
 
 METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
@@ -65,14 +63,6 @@ def cards(numbers: Mapping[str, str]) -> str:
         f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in numbers.items()
     )
     return f"<dl class=cards>{shown}</dl>"
-
-
-def spread_text(spread: Spread | SpreadRecord | None, *, sign: str = "") -> str:
-    """A share over seeds, in percent."""
-    if spread is None:
-        return "-"
-    mean = f"{100 * spread.mean:{sign}.2f}"
-    return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
 
 
 def numbers(values: Floats) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from zoo_ray.outcomes import Spread
+from zoo_ray.outcomes import Spread, spread_text
 from zoo_ray.report.drawings import (
     Drawing,
     accuracy_drawing,
@@ -27,7 +27,6 @@ from zoo_ray.report.html import (
     figure_section,
     numbers,
     percent,
-    spread_text,
     table,
     timeline_section,
 )
@@ -128,26 +127,30 @@ def _summary(run: StoredRun) -> str:
         for name in METRICS
         if getattr(found, name) is not None
     }
+    unknown = int((run.counts[-1] == 0).sum())
+    guess = f" No member knows {unknown} of them, which count as guessed." if unknown else ""
     return (
         f"<p>A Model Zoo of {len(run.members)} members on {len(run.tasks)} tasks "
-        f"({escape(run.rules.mode)}, seed {run.rules.seed}).</p>{cards(shown)}"
+        f"({escape(run.rules.mode)}, seed {run.rules.seed}).{guess}</p>{cards(shown)}"
     )
 
 
 def _tasks(run: StoredRun, files: dict[str, bytes]) -> str:
     arrival = np.isnan(run.accuracy).sum(axis=0)
+    arriving = run.rules.arriving
     rows = [
         (
             str(number),
             task.name,
             str(len(task.classes)),
             f"{run.counts[-1, number - 1]:.0f}",
-            percent(run.accuracy[arrival[number - 1], number - 1]),
+            *([percent(run.accuracy[arrival[number - 1], number - 1])] if arriving else []),
             percent(run.accuracy[-1, number - 1]),
         )
         for number, task in enumerate(run.tasks, start=1)
     ]
-    header = ("", "task", "classes", "members", "on arrival", "in the end")
+    on_arrival = ("on arrival",) if arriving else ()
+    header = ("", "task", "classes", "members", *on_arrival, "in the end")
     files["tasks.csv"] = csv_bytes(header, rows)
     names = [task.name for task in run.tasks]
     files["accuracy.csv"] = csv_bytes(
@@ -187,14 +190,16 @@ def _side_by_side(runs: Sequence[StoredRun], files: dict[str, bytes]) -> list[st
 
 
 def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
-    """Runs that differ in their seed alone, by what tells them apart from others."""
-    by_key: dict[str, list[StoredRun]] = {}
+    """Runs that differ in their seed alone, by what tells them apart from others. Of two with the
+    same seed, which are the same zoo, the first."""
+    by_key: dict[str, dict[int, StoredRun]] = {}
     for run in runs:
         zoo = {key: value for key, value in run.record.zoo.items() if key != "seed"}
-        key = repr((sorted(zoo.items()), sorted(run.record.recipe.items())))
-        by_key.setdefault(key, []).append(run)
+        tasks = [task.digest for task in run.tasks]
+        key = repr((tasks, sorted(zoo.items()), sorted(run.record.recipe.items())))
+        by_key.setdefault(key, {}).setdefault(run.rules.seed, run)
     groups: dict[str, list[StoredRun]] = {}
-    for several in by_key.values():
+    for several in map(list, map(dict.values, by_key.values())):
         seed = f".{several[0].rules.seed}"
         name = several[0].name.removesuffix(seed)
         groups[name if name not in groups else several[0].name] = several

@@ -4,6 +4,7 @@ from html import escape
 
 import numpy as np
 
+from zoo_ray.outcomes import difference_text, spread_text
 from zoo_ray.report.drawings import bands_drawing
 from zoo_ray.report.html import (
     METRICS,
@@ -12,7 +13,6 @@ from zoo_ray.report.html import (
     figure_section,
     numbers,
     percent,
-    spread_text,
     table,
     timeline_section,
 )
@@ -86,7 +86,7 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
             f"{contender.members:,}",
             f"{contender.images:,.0f}",
             spread_text(contender.average_accuracy),
-            spread_text(contender.difference, sign="+") if number else "-",
+            difference_text(contender.difference) if number else "-",
             spread_text(contender.learning_accuracy),
             spread_text(contender.forward_transfer, sign="+"),
             spread_text(contender.backward_transfer, sign="+"),
@@ -107,6 +107,7 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
     )
     seeds = max(len(contender.runs) for contender in study.contenders)
     over = f", mean ± standard deviation over {seeds} seeds" if seeds > 1 else ""
+    clear = " *: the 95% interval of the mean (Student's t) leaves out 0." if seeds > 1 else ""
     failed = "".join(
         f"<p>{escape(c.name)} failed: {escape(c.problem)}</p>"
         for c in study.contenders
@@ -116,7 +117,8 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
         f"<p>{len(study.contenders)} ways to grow a zoo, side by side. Each zoo is a run of its "
         f"own, as {escape(study.run_names[0])}.</p>"
         f"<section>{table(header, rows)}<p class=caption>In %{over}; differences, and forward "
-        f"transfer (learning accuracy minus Isolated's), are paired by seed.</p></section>{failed}"
+        f"transfer (learning accuracy minus Isolated's), are paired by seed.{clear}</p></section>"
+        + failed
     ]
     if grown:
         drawing = contenders_drawing(

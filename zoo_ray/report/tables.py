@@ -8,7 +8,14 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer
+from zoo_ray.outcomes import (
+    Outcome,
+    Spread,
+    difference,
+    difference_text,
+    forward_transfer,
+    spread_text,
+)
 from zoo_ray.search.config import MEMBERS_PER_EPISODE
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
@@ -72,7 +79,7 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
         "backward\ntransfer",
         "images",
     ):
-        table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(header, justify="right", overflow="fold")  # never cut: 90 is not 90k
     lines: list[RenderableType] = [table]
     for outcome in outcomes:
         if outcome.problem is not None:
@@ -81,7 +88,7 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
         table.add_row(
             escape(outcome.name),
             f"[bold]{_spread(outcome.spread('average_accuracy'))}[/bold]",
-            _spread(None if outcome is first else difference(outcome, first), sign="+"),
+            _difference(None if outcome is first else difference(outcome, first)),
             _spread(outcome.spread("learning_accuracy")),
             _spread(forward_transfer(outcome, outcomes), sign="+"),
             _spread(outcome.spread("backward_transfer"), sign="+"),
@@ -95,7 +102,8 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
     seeds = len(first.runs)
     if seeds > 1:
         lines.append(
-            f"in %, mean ± standard deviation over {seeds} seeds; differences are paired by seed"
+            f"in %, mean ± standard deviation over {seeds} seeds; differences are paired by seed, "
+            "and *: their mean's 95% interval (Student's t) leaves out 0"
         )
     if any(forward_transfer(outcome, outcomes) for outcome in outcomes):
         lines.append("forward transfer: learning accuracy minus Isolated's")
@@ -135,10 +143,11 @@ def _thousands(number: float) -> str:
 
 
 def _spread(spread: Spread | None, *, sign: str = "") -> str:
-    if spread is None:
-        return "-"
-    mean = f"{100 * spread.mean:{sign}.2f}"
-    return mean if spread.sd is None else f"{mean}±{100 * spread.sd:.2f}"
+    return spread_text(spread, sign=sign).replace(" ", "")  # a terminal is narrow
+
+
+def _difference(spread: Spread | None) -> str:
+    return difference_text(spread).replace(" ", "")
 
 
 _MOST_ROWS = 30
@@ -156,10 +165,11 @@ def search_table(
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("trial", justify="right")
     for key in keys:
-        table.add_column(escape(key.rpartition(".")[2].replace("_", " ")), justify="right")
+        header = escape(key.rpartition(".")[2].replace("_", " "))
+        table.add_column(header, justify="right", overflow="fold")
     for header in ("members", "images", metric.removeprefix("validation_").replace("_", " ")):
-        table.add_column(header, justify="right", min_width=8)
-    table.add_column("", min_width=11)
+        table.add_column(header, justify="right", min_width=8, overflow="fold")
+    table.add_column("", min_width=11, overflow="fold")
     sign = -1 if metric == "validation_forgetting" else 1
     complete = [row for row in rows if row.status == "complete"]
     complete.sort(key=lambda row: (-sign * row.score, row.images))

@@ -291,6 +291,11 @@ class SearchConfig(Section):
         """Whether more of the metric is better."""
         return self.metric != "validation_forgetting"
 
+    @property
+    def is_share(self) -> bool:
+        """Whether it is the share of the validation samples that is right."""
+        return self.metric not in _OF_PAST_TASKS
+
 
 def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchConfig:
     """Read a search's configuration.

@@ -66,14 +66,17 @@ class Findings:
     front: list[Row]
 
 
-def findings(rows: Sequence[Row], *, maximised: bool, validation_samples: int) -> Findings | None:
+def findings(
+    rows: Sequence[Row], *, maximised: bool, validation_samples: int | None
+) -> Findings | None:
     """What stands out among complete trials; None if there are none.
 
     Args:
         rows: of the trials.
         maximised: whether more of the score is better.
-        validation_samples: that a seed's score is worked out from. They give it the standard error
-            of a share, which is not 0 where all are right (Agresti & Coull 1998).
+        validation_samples: of which the score is the share that is right, the same ones for every
+            seed. They give it its standard error, which is not 0 where all are right (Agresti &
+            Coull 1998). None: it is no such share, and none is as good as the best.
     """
     complete = [row for row in rows if row.status == "complete" and not math.isnan(row.score)]
     if not complete:
@@ -81,10 +84,12 @@ def findings(rows: Sequence[Row], *, maximised: bool, validation_samples: int) -
     sign = 1 if maximised else -1
     by_cost = sorted(complete, key=lambda row: (row.images, -sign * row.score, row.trial))
     best = max(by_cost, key=lambda row: sign * row.score)
-    samples = validation_samples * len(best.scores)
-    share = (best.accuracy * samples + 2) / (samples + 4)
-    error = math.sqrt(share * (1 - share) / (samples + 4))
-    near = next(row for row in by_cost if sign * (best.score - row.score) <= error)
+    near = best
+    if validation_samples is not None:
+        samples = validation_samples + 4
+        share = (best.score * validation_samples + 2) / samples
+        error = math.sqrt(share * (1 - share) / samples)
+        near = next(row for row in by_cost if best.score - row.score <= error)
     front: list[Row] = []
     for row in by_cost:
         if not front or sign * (row.score - front[-1].score) > 0:
