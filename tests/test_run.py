@@ -150,6 +150,15 @@ def test_nodes_that_join_are_for_all_that_there_is_to_fit(run_config):
     assert plan.job(folder="f", store="s", call="c")["most_workers"] == 40
 
 
+def test_averages_over_flips_that_no_fit_has_seen_are_warned_of(run_config, caplog):
+    from zoo_ray import plan
+
+    for keys, told in (({"flip": True, "augment": True}, False), ({}, True)):
+        plan._warn_of_flips.cache_clear()
+        plan_run(run_config(recipe=keys | {"average_flips": True}))
+        assert ("recipe.flip: true" in caplog.text) == told
+
+
 def test_how_many_fit_is_no_part_of_a_run(run_config):
     grow(run_config(), name="run")
     assert grow(run_config(workers={"cpus": 1}), name="run").fitted == 0

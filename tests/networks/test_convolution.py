@@ -74,6 +74,17 @@ def test_a_module_trains_as_torchs_does(bias):
     assert found[1].stride() == ours.weight.stride()  # the update needs no copy
 
 
+def test_where_products_of_batches_do_not_work_torch_does_without(monkeypatch, caplog):
+    assert on_gpu._tried_parts.__wrapped__(torch.device("cpu"))
+
+    def refuse(*_, **__):
+        raise RuntimeError("no such product\nand more")
+
+    monkeypatch.setattr("zoo_ray.networks.convolution.weight_gradient", refuse)
+    assert not on_gpu._tried_parts.__wrapped__(torch.device("cpu"))
+    assert "(no such product)" in caplog.text
+
+
 @pytest.mark.parametrize("network", ["small_conv", "wrn10_1"])
 def test_networks_have_no_other_convolutions_and_predict_without(monkeypatch, network):
     asked = []

@@ -141,6 +141,27 @@ def test_the_time_line_is_that_of_the_run_or_says_why_there_is_none(grown, tmp_p
     assert "There is none here: nobody wrote it." in shown()[0]
 
 
+def test_runs_are_seeds_of_one_another_only_on_the_same_tasks(grown, tmp_path):
+    one, other = grown["continual", 0], grown["continual", 1]
+    write_idx_dataset(tmp_path / "data", classes=6, train=6, test=5)
+    config = one.record.config | {"store": str(tmp_path / "store")}
+    config["benchmark"] = config["benchmark"] | {"tasks": [[0, 1], [2, 3]]}
+    shorter = zoo_ray.grow(validate_config(config, source="test"), name="shorter")
+    config["benchmark"] = one.record.config["benchmark"]
+    twin = zoo_ray.grow(validate_config(config, source="test"), name="twin")
+    page = report_page([one, other, shorter, twin])
+    rows = list(csv.DictReader(io.StringIO(page.files["comparison.csv"].decode())))
+    assert [row["seeds"] for row in rows] == ["2", "1"]  # of `twin`, too, the seed is 0
+
+
+def test_tasks_that_nobody_knows_are_told(grown, tmp_path):
+    config = grown["multitask", 0].record.config | {"store": str(tmp_path)}
+    config["zoo"] = config["zoo"] | {"rounds": 1, "tasks_per_member": 1}
+    page = report_page([zoo_ray.grow(validate_config(config, source="test"), name="a")])
+    assert "No member knows 2 of them, which count as guessed." in page.html
+    assert "on arrival" not in page.html
+
+
 def test_rounds_have_no_transfer(grown):
     page = report_page([grown["multitask", 0]])
     assert "transfer.png" not in page.files

@@ -49,6 +49,11 @@ def test_the_cheapest_near_equal_is_within_a_standard_error(samples, near):
     assert findings(rows, maximised=True, validation_samples=samples).near.name == near
 
 
+def test_none_is_near_the_best_where_the_score_is_no_share_of_samples():
+    rows = [row(1, 0.9, 10), row(2, 0.9001, 20)]
+    assert findings(rows, maximised=True, validation_samples=None).near.name == "2"
+
+
 def test_all_right_is_not_without_error():
     rows = [row(1, 0.99, 10), row(2, 1.0, 20)]
     assert findings(rows, maximised=True, validation_samples=100).near.name == "1"

@@ -70,7 +70,8 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("", overflow="fold", min_width=12)
+    # No column is cut, as 90 is not 90k. A min_width would push the last one out of the table.
+    table.add_column("", overflow="fold")
     for header in (
         "average\naccuracy",
         "minus\nthe first",
@@ -79,7 +80,7 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
         "backward\ntransfer",
         "images",
     ):
-        table.add_column(header, justify="right", overflow="fold")  # never cut: 90 is not 90k
+        table.add_column(header, justify="right", overflow="fold")
     lines: list[RenderableType] = [table]
     for outcome in outcomes:
         if outcome.problem is not None:
@@ -168,8 +169,8 @@ def search_table(
         header = escape(key.rpartition(".")[2].replace("_", " "))
         table.add_column(header, justify="right", overflow="fold")
     for header in ("members", "images", metric.removeprefix("validation_").replace("_", " ")):
-        table.add_column(header, justify="right", min_width=8, overflow="fold")
-    table.add_column("", min_width=11, overflow="fold")
+        table.add_column(header, justify="right", overflow="fold")
+    table.add_column("", overflow="fold")
     sign = -1 if metric == "validation_forgetting" else 1
     complete = [row for row in rows if row.status == "complete"]
     complete.sort(key=lambda row: (-sign * row.score, row.images))

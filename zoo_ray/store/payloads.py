@@ -64,8 +64,8 @@ def table_from_bytes(payload: bytes) -> dict[str, list[Any]]:
         CorruptPayload: it is none.
     """
     try:
-        # Not read_table, whatever it is told: it has threads, and a process that ends while they let
-        # go of what they have read may abort.
+        # Not read_table, whatever it is told: it has threads, and a process that ends while they
+        # let go of what they have read may abort.
         file = pa.parquet.ParquetFile(pa.BufferReader(payload), page_checksum_verification=True)
         columns: dict[str, list[Any]] = file.read(use_threads=False).to_pydict()
     except (pa.ArrowException, OSError, ValueError):
