@@ -139,10 +139,48 @@ def test_a_long_address_is_masked_before_it_is_cut():
         "http://127.0.0.1:8265/#/jobs",
         "unknown key secret; allowed here: a, b",
         "recipe.lr = 0.5: Input should be less than 0.1",
+        "run_cluster.py train run.yaml --set recipe.network_arguments.tokens=8",
+        "python run_cluster.py tune x --set base.recipe.network_arguments.token_mixer=conv3x3",
+        "run.yaml: recipe.network_arguments.n_tokens = 8: too many",
+        "error: tokens.yaml: unknown key zoo.foo",
+        "'runs/tokens.yaml': benchmark.tasks.0.1 = no: not a class",
+        "store /etc/passwd: cannot write",
+        "/home/me/my-secret-data1: is empty, /home/me/secret.py:12: no",
+        "recipe={network_arguments: {tokens: 8}}",
+        "store s3://b: cannot read",
+        "no bucket at s3://b:",
     ],
 )
 def test_what_holds_none_is_left_as_it_is(text):
     assert without_credentials(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "secret_access_key=SECRET",
+        "{'aws_secret_access_key': 'SECRET'}",
+        '{"password": "SECRET"}',
+        "password: 'SECRET'",
+        "'password': SECRET",
+        "password:SECRET",
+        "if token == 'SECRET'",
+        "&Signature=SECRET&x=1",
+        "RAY_AUTH_TOKEN=SECRET",
+        "X-Amz-Security-Token: SECRETb3JpZ2luX2VjE",
+        "recipe.network_arguments.token=SECRETb3JpZ2luX2VjE",
+        "-u me@host/token:SECRETb3JpZ2luX2VjE",
+        "tokens.yaml: password = SECRET",
+        "/etc/passwd: secret_key=SECRET",
+        "https://host/x?at=/y&token:SECRET",
+        "scheme://user:SECRET@host: cannot read",
+        "s3://KEY:SECRET@b: cannot read",
+        "s3://KEY:SECRET: cannot read",
+    ],
+)
+def test_what_may_be_one_is_masked(text):
+    assert "SECRET" not in without_credentials(text)
+    assert "***" in without_credentials(text)
 
 
 def test_a_long_text_is_masked_in_no_time():

@@ -252,6 +252,23 @@ def test_an_unknown_key_is_named_whatever_it_looks_like(read, key):
     assert f"recipe.{key}" in problem(read, f"{MINIMAL}recipe: {{{key!r}: 3}}")
 
 
+@pytest.mark.parametrize("zoo", ["", " 3", " [1]"])
+def test_a_section_that_is_no_mapping_is_told_which_keys_it_has(read, zoo):
+    message = problem(read, f"{MINIMAL}zoo:{zoo}")
+    assert "expected a mapping of keys to values, with keys such as mode and " in message
+    assert "dictionary" not in message
+    assert "such as dataset and tasks" in problem(read, MINIMAL, "benchmark=3")
+
+
+def test_one_override_needs_no_list(tmp_path):
+    (tmp_path / "run.yaml").write_text(MINIMAL)
+    assert read_config(tmp_path / "run.yaml", overrides="zoo.seed=3").zoo.seed == 3
+
+
+def test_what_is_no_path_is_refused():
+    assert "{} is no path; give the path of a YAML file" in problem(read_config, {})
+
+
 def test_a_missing_key_is_named(read):
     assert "benchmark is missing" in problem(read, "zoo: {seed: 1}")
     assert "benchmark.tasks is missing" in problem(read, "benchmark: {dataset: digits}")

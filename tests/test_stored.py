@@ -182,6 +182,7 @@ def test_bad_requests_get_one_line(folder, capsys, tmp_path):
         (["--task", "2", tmp_path / "bad.parquet"], "not a readable Parquet file"),
         (["--task", "2", tmp_path / "floats.npz"], "allowed is uint8"),
         (["--task", "4", tmp_path / "good.png"], "give the number or the name of one: 1: 0, 1;"),
+        (["--task", "7" * 5000, tmp_path / "good.png"], "no such task"),
         (["--task", "\x1b[31mred", tmp_path / "good.png"], "no such task"),
         (["--task", "2", "--out", "x.txt", tmp_path / "good.png"], "ends in .csv or .parquet"),
     ):
@@ -192,6 +193,47 @@ def test_bad_requests_get_one_line(folder, capsys, tmp_path):
         assert told in err
         assert err.count("\n") == 1
     assert ask(folder, "--task", "2", "--scale", tmp_path / "large.png") == 0
+
+
+def test_slips_in_python_get_one_line(grown):
+    run, tasks = grown
+    images = tasks[0].test.images[:1]
+    for asked, told in (
+        ({"images": images.tolist(), "task": 1}, "images: a list; give an array, uint8 of shape"),
+        ({"images": images, "task": 10**5000}, "no such task"),
+        ({"images": images, "task": 1, "device": "foo"}, "device = 'foo': torch cannot use it"),
+        ({"images": images, "task": 1, "device": "cuda:99"}, "device = 'cuda:99': torch cannot"),
+        ({"images": images, "task": 1, "device": "meta"}, "device = 'meta': torch cannot use it"),
+        ({"images": images, "task": 1, "device": "hpu"}, "device = 'hpu': torch cannot use it"),
+    ):
+        with pytest.raises(UserError, match=told):
+            run.predict(**asked)
+    with pytest.raises(UserError, match=r"config: \{\}; give a configuration, as of zoo_ray.read_"):
+        zoo_ray.grow({})
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value"),
+    [
+        ("episodes", "tasks", [77]),
+        ("episodes", "tasks", [-1]),
+        ("episodes", "episode", 9),
+        ("episodes", "weights", [1.0] * 4),
+        ("results", "task", -1),
+        ("results", "episode", 0),
+    ],
+)
+def test_tables_of_another_run_are_told(grown, table, column, value):
+    store = grown[0]._store
+    tables = {key: store.read_table("zoo", f"{key}.parquet") for key in ("episodes", "results")}
+    tables[table][column][0] = value
+    store.create_run("mixed", grown[0].record)
+    try:
+        store.write_results("mixed", **tables)
+        with pytest.raises(UserError, match="its tables are not those of a run of 3 tasks"):
+            StoredRun(store, "mixed")
+    finally:
+        store.remove("runs/mixed")
 
 
 def test_runs_that_are_not_there_or_not_grown_are_told(grown):

@@ -4,6 +4,7 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -407,20 +408,36 @@ def read_config(path: str | Path, *, overrides: Iterable[str] = ()) -> RunConfig
     Args:
         path: a YAML file. `benchmark` and `recipe` may each be a mapping, or the path of a YAML
             file that holds one, relative to the file that names it.
-        overrides: `key.key=value` items that replace or add one key each; the value is YAML. Paths
-            of a benchmark or recipe given so are relative to the working directory.
+        overrides: `key.key=value` items, or one, that replace or add one key each; the value is
+            YAML. Paths of a benchmark or recipe given so are relative to the working directory.
 
     Raises:
         UserError: a file is missing or is not YAML, or a key or value is not allowed.
     """
-    path = Path(path)
+    path = as_path(path)
     raw = read_run_mapping(path)
     if "base" in raw and "benchmark" not in raw:
         raise UserError(f"{path}: this is a search, not a run; tune takes it")
-    for item in overrides:
+    for item in as_items(overrides):
         override(raw, item)
         read_sections(raw, folder=Path(), named_by=f"--set {item}")
     return validate_config(raw, source=str(path))
+
+
+def as_path(path: str | Path) -> Path:
+    """The path of a configuration.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(path, str | PathLike):
+        raise UserError(f"{shown(path)} is no path; give the path of a YAML file")
+    return Path(path)
+
+
+def as_items(overrides: Iterable[str]) -> Iterable[str]:
+    """Overrides, of which one may be given without a list around it."""
+    return [overrides] if isinstance(overrides, str) else overrides
 
 
 def read_run_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
@@ -558,10 +575,22 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     if problem["type"] == "missing":
         return f"{name} is missing{more}"
     # A value that may be a number or auto is told both.
-    messages = dict.fromkeys(other["msg"] for other in problems if _key_of(other) == key)
+    messages = dict.fromkeys(
+        _no_mapping(other, model) or other["msg"] for other in problems if _key_of(other) == key
+    )
     message = " or ".join(messages).removeprefix("Value error, ")
     message = message.replace(" or Input should be ", " or ")
     return f"{name} = {shown(problem['input'])}: {message}{more}"
+
+
+def _no_mapping(problem: Any, model: type[BaseModel]) -> str | None:
+    """What is wrong with a value where there must be keys; None if that is not the problem."""
+    if problem["type"] == "dict_type":
+        return "expected a mapping of keys to values"
+    if problem["type"] == "model_type":
+        some = " and ".join(_fields_at(model, _key_of(problem))[:2])
+        return f"expected a mapping of keys to values, with keys such as {some}"
+    return None
 
 
 _UNION_TAGS = {"int", "float", "bool", "str", "constrained-int", "constrained-float"}

@@ -24,17 +24,41 @@ class UserError(Exception):
 _IN_URL = re.compile(
     # A secret may hold a slash; then there was a colon before it.
     r"""(\b[A-Za-z][\w+.-]{0,30}://)(?:[^\s/'"@]*:[^\s'"]*|[^\s/'"@]*)@"""
-    r"""|(\b(?:s3|gs)://)[^\s/'"@]*:[^\s'"]*"""
+    # `s3://bucket: what is wrong with it` holds none.
+    r"""|(\b(?:s3|gs)://)[^\s/'"@]*:[^\s'"]+"""
     r"""|(=)[^\s/'"=&@]+:[^\s'"&@]+@"""
 )
 _NAMED = re.compile(
-    r"""((?:secret|passw|token|access.{0,3}key|credential|signature)[\w.%-]*"""
-    r"""['"]?\s*[=:]\s*['"]?)[^\s'"&,}]+""",
+    r"""(?P<name>(?:secret|passw|token|access.{0,3}key|credential|signature)[\w.%-]*)"""
+    r"""(?P<sign>['"]?\s*(?:=+|:)\s*['"]?)(?P<value>[^\s'"&,}]+)""",
     re.IGNORECASE,
 )
+_A_PATH = re.compile(r"/|\.(?:ya?ml|json|py|npz|parquet|csv|log|txt|html|png)$", re.IGNORECASE)
+_LIKE_A_SECRET = re.compile(r"(?=[\w+/=~-]*\d)(?=[\w+/=~-]*[A-Za-z])[\w+/=~-]{12}")
 
 
 def without_credentials(text: str) -> str:
     """The text with what may be credentials (in URLs, or after names like them) masked."""
     text = _IN_URL.sub(lambda found: f"{found[1] or found[2] or found[3]}***", text)
-    return _NAMED.sub(r"\1***", text)
+    kept, done = [], 0
+    while found := _NAMED.search(text, done):
+        masked = _is_secret(found)
+        kept += [text[done : found.start("value")], "***" if masked else ""]
+        # What is no value may be the name of one.
+        done = found.end("value") if masked else found.start("value")
+    return "".join(kept) + text[done:]
+
+
+def _is_secret(found: re.Match[str]) -> bool:
+    """Whether what follows a name like a credential's is one, or may be."""
+    before = found.string[max(0, found.start() - 200) : found.start()]
+    name = re.split(r"[^\w.%/~-]", before)[-1] + found["name"]
+    looks = _LIKE_A_SECRET.match(found["value"]) is not None
+    if "network_arguments." in name:  # a number of tokens, not a token
+        return looks
+    if "=" in found["sign"]:
+        return True
+    is_prose = found["sign"][-1].isspace()  # `name: value`, neither the value in quotes
+    if _A_PATH.search(name):
+        return looks and not is_prose
+    return looks or not is_prose or found["sign"][0] in "'\""

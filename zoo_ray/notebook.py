@@ -1,12 +1,14 @@
 """zoo_ray from Python, as the command line does it: `zoo_ray.grow`, `open` and `figures`."""
 
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zoo_ray import run
 from zoo_ray.benchmarks import Source
-from zoo_ray.config import RunConfig, read_config
+from zoo_ray.config import RunConfig, read_config, shown
+from zoo_ray.errors import UserError
 from zoo_ray.progress import Progress
 from zoo_ray.store import Store
 from zoo_ray.stored import StoredRun
@@ -39,6 +41,11 @@ def grow(
         UserError: anything outside the program is not as it must be; see the message.
     """
     if not isinstance(config, RunConfig):
+        if not isinstance(config, str | PathLike):
+            raise UserError(
+                f"config: {shown(config)}; give a configuration, as of zoo_ray.read_config, or the "
+                "path of its YAML file"
+            )
         name = Path(config).stem if name is None else name
         config = read_config(config)
     name = "run" if name is None else name

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
-from zoo_ray.config import ZooConfig, validate
+from zoo_ray.config import ZooConfig, shown, validate
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.rules import Rules
@@ -81,6 +81,7 @@ class StoredRun:
                 )
             ]
             self.weights = [[float(w) for w in row] for row in episodes["weights"]]
+            self._check_positions(results)
             if max(results["episode"]) < self.rules.episodes:  # its stream was lengthened
                 raise unfinished
             self.accuracy = self._matrix(results, "test_accuracy")
@@ -92,6 +93,18 @@ class StoredRun:
                 f"{folder}: its tables are not those of a run of {len(self.tasks)} tasks; the "
                 "command that grew the run writes them anew"
             ) from None
+
+    def _check_positions(self, results: dict[str, list[Any]]) -> None:
+        """Raise IndexError if a table names a task or an episode that the run does not have."""
+        # numpy would take -1 for the last.
+        tasks = [*results["task"], *(task for member in self.members for task in member.tasks)]
+        episodes = [*results["episode"], *(member.episode for member in self.members)]
+        if (
+            not all(0 <= task < len(self.tasks) for task in tasks)
+            or not all(1 <= episode <= self.rules.episodes for episode in episodes)
+            or any(len(row) > len(self.tasks) for row in self.weights)
+        ):
+            raise IndexError
 
     def _matrix(self, results: dict[str, list[Any]], key: str) -> Floats:
         matrix = np.full((max(results["episode"]), len(self.tasks)), np.nan)
@@ -177,14 +190,15 @@ class StoredRun:
         names = [task.name for task in self.tasks]
         if name in names:
             return names.index(str(name))
-        number = str(name)
-        if number.isdecimal() and 1 <= int(number) <= len(names):
+        number = shown(name) if isinstance(name, int) else str(name)
+        # Of thousands of digits Python makes no number.
+        if number.isdecimal() and len(number) < 10 and 1 <= int(number) <= len(names):
             return int(number) - 1
-        shown = "; ".join(f"{n}: {task}" for n, task in enumerate(names[:_MOST_NAMED], start=1))
+        some = "; ".join(f"{n}: {task}" for n, task in enumerate(names[:_MOST_NAMED], start=1))
         more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         raise UserError(
-            f"--task {printable(str(name))}: run {self.name} has no such task; give the number or "
-            f"the name of one: {shown}{more}"
+            f"--task {printable(number)}: run {self.name} has no such task; give the number or "
+            f"the name of one: {some}{more}"
         )
 
     def predict(self, *, images: Images, task: str | int, device: str = "cpu") -> Floats:
@@ -201,11 +215,16 @@ class StoredRun:
             or the hardware differ).
 
         Raises:
-            UserError: there is no such task, the images are not as its are, or a member cannot be
-                read.
+            UserError: there is no such task or device, the images are not as its are, or a member
+                cannot be read.
         """
         position = self.task(task)
         shape = self.tasks[position].image_shape
+        if not isinstance(images, np.ndarray):
+            raise UserError(
+                f"images: a {type(images).__name__}; give an array, uint8 of shape (samples, "
+                "height, width, channels)"
+            )
         if images.dtype != np.uint8 or images.ndim != 4:
             raise UserError(
                 f"images: an array of {images.dtype} and shape {images.shape}; give uint8 of shape "
@@ -217,6 +236,12 @@ class StoredRun:
                 f"{self.tasks[position].name} have {shape} (height, width, channels); bring them "
                 "to it"
             )
+        from zoo_ray.members.predict import check_device  # imports torch, which takes seconds
+
+        try:
+            check_device(device)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         total = np.zeros((len(images), len(self.tasks[position].classes)))
         weights = 0.0
         for member in self.members:
@@ -228,7 +253,7 @@ class StoredRun:
         return total / weights if weights else np.full_like(total, 1 / total.shape[1])
 
     def _predict(self, member: StoredMember, position: int, images: Images, device: str) -> Floats:
-        from zoo_ray.members.predict import predict  # imports torch, which takes seconds
+        from zoo_ray.members.predict import predict  # imports torch
 
         try:
             found = self._store.read_network(member.digest)

@@ -148,6 +148,14 @@ def test_the_test_split_and_class_names_are_checked_too() -> None:
         given(train=TRAIN, test=arrays(channels=3))
 
 
+@pytest.mark.parametrize("pair", [IMAGES, IMAGES[:2], TRAIN[:1], (*TRAIN, LABELS), 3, "xy"])
+def test_what_is_no_pair_is_refused(pair) -> None:
+    with pytest.raises(UserError, match=r"^arrays: train: not a pair; give \(images, labels\)"):
+        arrays_source(train=pair)
+    with pytest.raises(UserError, match=r"^arrays: test: not a pair"):
+        arrays_source(train=TRAIN, test=pair)
+
+
 def refused(path: Path, why: str) -> None:
     with pytest.raises(UserError, match=why) as caught:
         load_stream(BenchmarkConfig(dataset=f"npz:{path}", tasks=[[0]]))
@@ -220,3 +228,5 @@ def test_arrays_come_from_python_alone() -> None:
         load_stream(BenchmarkConfig(dataset="arrays", tasks=[[0]]))
     with pytest.raises(UserError, match="dataset = digits: a source is given too; say arrays, or"):
         load_stream(BenchmarkConfig(dataset="digits", tasks=[[0]]), arrays_source(train=TRAIN))
+    with pytest.raises(UserError, match=r"^source: a tuple; give what .*arrays_source\(train="):
+        load_stream(BenchmarkConfig(dataset="arrays", tasks=[[0]]), TRAIN)

@@ -98,6 +98,10 @@ def test_a_file_that_changes_later_is_what_it_was_when_it_was_loaded(write_modul
             TRUNK.replace("rs(images)", "rs(images)[:1]"),
             r"of shape \(1, 96\) for 3 images, not a",
         ),
+        (
+            TRUNK.replace("rs(images)", "rs(images)[:3]"),
+            r"of shape \(3, 96\) for 5 images, not a",
+        ),
         (TRUNK.replace("rs(images)", "rs(images)[:, :0]"), r"of shape \(3, 0\) for 3 images"),
         (TRUNK.replace("rs(images)", "rs(images).squeeze(0)"), r"of shape \(96,\) for 1 images"),
         (TRUNK.replace("rs(images)", "rs(images).long()"), "gives torch.int64 of shape"),

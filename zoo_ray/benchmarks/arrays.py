@@ -48,7 +48,7 @@ def arrays_source(
     """
     names = None if class_names is None else _checked_names(class_names, where)
     splits = [
-        _checked(*pair, names=names, where=f"{where}: {split}")
+        _checked(*_pair(pair, f"{where}: {split}"), names=names, where=f"{where}: {split}")
         for split, pair in (("train", train), ("test", test))
         if pair is not None
     ]
@@ -137,6 +137,12 @@ def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
             f"{where}: class_names: {_described(names)}; give a string for each class number"
         )
     return tuple(text(name, instead=number) for number, name in enumerate(names))
+
+
+def _pair(pair: Arrays, where: str) -> Arrays:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:  # an array may be of two images
+        raise UserError(f"{where}: not a pair; give (images, labels)")
+    return pair[0], pair[1]
 
 
 def _checked(

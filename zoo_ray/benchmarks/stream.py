@@ -50,6 +50,11 @@ def load_stream(config: BenchmarkConfig, source: Source | None = None) -> list[T
 def _given(config: BenchmarkConfig, source: Source | None) -> Source:
     if source is None:
         return open_source(config)
+    if not isinstance(source, Source):
+        raise UserError(
+            f"source: a {type(source).__name__}; give what "
+            "zoo_ray.benchmarks.arrays_source(train=(images, labels)) makes of arrays"
+        )
     if config.dataset != "arrays":
         raise UserError(
             f"benchmark.dataset = {printable(config.dataset, limit=200)}: a source is given too; "

@@ -33,6 +33,20 @@ class NotItsWeights(ValueError):
     """Weights are not those of a member's network."""
 
 
+def check_device(device: str) -> None:
+    """Raise ValueError unless torch can compute on a device here."""
+    try:
+        with torch_settings(threads=1):  # which come before CUDA is first used
+            torch.zeros(1, device=device).cpu()
+    # ImportError: of a kind that needs another package; AssertionError: of a torch without CUDA.
+    except (RuntimeError, TypeError, AssertionError, ImportError) as error:
+        why = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"device = {device!r}: torch cannot use it here ({why}); give 'cpu', or 'cuda' where "
+            "there is a GPU"
+        ) from None
+
+
 def predict(
     *,
     spec: MemberSpec,

@@ -67,7 +67,7 @@ def build_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> tu
     with _their_errors(f"{name}(image_shape={image_shape}, ...)"):
         trunk = found(image_shape=image_shape, **wanted["arguments"])
         trunk.eval()
-        features = {_features(trunk, image_shape, batch=batch) for batch in (3, 1)}
+        features = {_features(trunk, image_shape, batch=batch) for batch in (3, 1, 5)}
         trunk.train()
     if len(features) > 1:
         raise UnusableTrunk(f"{name} gives feature vectors whose length depends on the batch")

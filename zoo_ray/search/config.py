@@ -14,6 +14,8 @@ from zoo_ray.config import (
     Number,
     RunConfig,
     Section,
+    as_items,
+    as_path,
     override,
     read_mapping,
     read_run_mapping,
@@ -307,7 +309,7 @@ def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchCon
     Raises:
         UserError: a file is missing or is not YAML, or a key or value is not allowed.
     """
-    path = Path(path)
+    path = as_path(path)
     raw = read_mapping(path)
     if "base" not in raw and "benchmark" in raw:
         raise UserError(
@@ -315,7 +317,7 @@ def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchCon
             "base is a run, as configs/searches/members_and_tasks.yaml"
         )
     _read_base(raw, folder=path.parent, named_by=str(path))
-    for item in overrides:
+    for item in as_items(overrides):
         override(raw, item)
         _read_base(raw, folder=Path(), named_by=f"--set {item}")
     return validate(SearchConfig, raw, source=str(path))
