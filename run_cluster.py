@@ -2,15 +2,16 @@
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TextIO, cast, get_args
 
 from rich.console import Console, RenderableType
 from rich.logging import RichHandler
@@ -53,14 +54,62 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="%(message)s",
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
+    stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
     again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
     try:
-        with clean_stops(farewell=f"stopped; to go on: {again}"):
+        with (
+            clean_stops(farewell=f"stopped; to go on: {again}"),
+            contextlib.redirect_stdout(cast(TextIO, stdout)),
+        ):
             result: int = arguments.command(arguments, people)
+            stdout.flush()
             return result
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error is not stdout.failure:
+            raise
+        _discard_stdout()
+        if isinstance(error, BrokenPipeError):  # whoever reads has had enough
+            return 1
+        print(f"error: stdout: cannot be written ({error.strerror})", file=sys.stderr)
+        return 2
+
+
+class _Stdout:
+    """A stream that keeps the error of a write, lest it be taken for another file's."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.failure: OSError | None = None
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._keeping_failure():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._keeping_failure():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _keeping_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _discard_stdout() -> None:
+    """Python flushes it at its end, too, and would tell of the same error once more."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def train(arguments: argparse.Namespace, people: Console) -> int:
@@ -225,6 +274,7 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
 def report(arguments: argparse.Namespace, people: Console) -> int:
     """Write a page about grown runs, a comparison, or a study of task competition."""
     from zoo_ray.report.page import report_page
+    from zoo_ray.report.whole import whole_file
     from zoo_ray.stored_studies import find_stored
 
     found = find_stored(_store(arguments), arguments.names)
@@ -236,7 +286,8 @@ def report(arguments: argparse.Namespace, people: Console) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (*page.files.items(), ("index.html", page.html.encode())):
-            (folder / name).write_bytes(content)
+            with whole_file(folder / name) as out:
+                out.write(content)
     except OSError as error:
         raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
     index = str((folder / "index.html").resolve())
@@ -254,7 +305,8 @@ def check(arguments: argparse.Namespace, people: Console) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
     report = check_report(plan, store=store)
-    (people if arguments.json else _console()).print(report.text)
+    # Long values are not cut in two: whoever copies them needs them whole.
+    (people if arguments.json else _console()).print(report.text, soft_wrap=True)
     if arguments.json:
         print(json.dumps(report.values, allow_nan=False))
     return 0

@@ -305,9 +305,48 @@ def test_a_hostile_pickle(config_file, refused, tmp_path):
     assert "this pickle asks for" in said
 
 
-def test_a_store_that_cannot_be_written(config_file, refused, tmp_path):
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_store_that_cannot_be_written(config_file, refused, tmp_path, command):
     (tmp_path / "file").write_text("not a folder")
-    assert "cannot write" in refused("train", config_file(), "--store", tmp_path / "file" / "store")
+    for store in (tmp_path / "file", tmp_path / "file" / "store", "/dev/null/x"):
+        said = refused(command, config_file(), "--store", store)
+        assert f"error: store {store}: cannot write members (Not a directory); give a" in said
+
+
+def test_check_cuts_no_value_in_two(config_file, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    store = str(tmp_path / ("x" * 120))
+    assert run_cluster.main(["check", config_file(), "--store", store]) == 0
+    out, _ = capfd.readouterr()
+    assert store in out
+    assert out.startswith("# recipe is shown as it was resolved")
+
+
+# ---- stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_stdout_that_cannot_be_written_is_one_line(config_file, options):
+    command = [sys.executable, "run_cluster.py", "check", config_file(), *options]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last == "error: stdout: cannot be written (No space left on device)"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_pipe_that_nobody_reads_is_quiet(config_file, options):
+    command = [sys.executable, "run_cluster.py", "check", config_file(), *options]
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(command, cwd=ROOT, stdout=writes, stderr=subprocess.PIPE, text=True)
+    os.close(writes)
+    assert done.returncode == 1
+    assert not any(word in done.stderr for word in ("error", "Traceback", "Exception"))
 
 
 def test_the_same_name_with_another_configuration_is_refused(config_file, refused, capfd):

@@ -128,6 +128,17 @@ def test_a_comparison_is_removed_with_the_runs_that_are_its_own(study, said, cap
     assert said("verify", study.address)[0] == 0
 
 
+def test_of_an_older_stores_two_records_both_lose_their_runs(study, said):
+    record = {"format_version": 1, "tasks": ["a", "b"], "seeds": [3], "alone": [0.5, 0.5]}
+    record |= {"gain": (gain := [[None, 0], [0, None]]), "gain_by_seed": [gain]}
+    record["together"] = [[0.5, None], [0.5, 0.5]]
+    for run in ("study.pairs.3", "study.own"):
+        study.create_run(run, toy_record())
+    study.write_file("comparisons/study", "competition.json", json.dumps(record).encode())
+    said("rm", "study", "--kind", "comparison", "--store", study.address)
+    assert [run.name for run in study.runs()] == ["my run", "study", "study.own"]
+
+
 def test_a_comparison_that_cannot_be_read_is_removed_alone(study, said):
     study.write_file("comparisons/study", "comparison.json", b"{")
     _, result, _ = said("rm", "study", "--kind", "comparison", "--store", study.address)

@@ -9,6 +9,7 @@ from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
 from zoo_ray.store import Store
+from zoo_ray.stored_studies import remove_stored
 
 MODES = ("continual", "isolated", "multihead", "multitask", "uniform")
 
@@ -195,3 +196,13 @@ def test_without_words_the_baselines_are_compared(config, tmp_path, capsys):
     names = [contender["name"] for contender in result["contenders"]]
     assert names == ["continual", "isolated", "multihead", "isolated x 2"]
     assert result["contenders"][0]["average_accuracy"]["sd"] is None
+
+
+def test_runs_of_earlier_contenders_are_removed_with_the_comparison(config):
+    grow(config, name="c.own")
+    for mode in ("continual", "isolated", "multihead", "multihead"):
+        compare(config, contenders=[mode_contender(config, mode)], seeds=[0], name="c")
+    store = Store(config.store)
+    removed = remove_stored(store, "c")
+    assert set(removed.runs) == {"c.continual.0", "c.isolated.0", "c.multihead.0"}
+    assert [run.name for run in store.runs()] == ["c.own"]

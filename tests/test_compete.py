@@ -5,11 +5,13 @@ import pytest
 from toys import write_idx_dataset
 
 import run_cluster
+from zoo_ray.compare import compare, mode_contender
 from zoo_ray.compete import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.plan import plan_run
 from zoo_ray.store import Store
+from zoo_ray.stored_studies import remove_stored
 
 
 @pytest.fixture
@@ -86,3 +88,24 @@ def test_what_cannot_be_studied_is_told(config):
     bad = validate_config(raw | {"recipe": raw["recipe"] | {"lr": 1e6}}, source="t")
     with pytest.raises(UserError, match=r"recipe\.lr"):
         compete(bad, seeds=[0], name="c")
+
+
+def test_a_name_is_a_comparisons_or_a_studys(config, tmp_path):
+    contenders = [mode_contender(config, "isolated")]
+    compete(config, seeds=[0], name="a")
+    compare(config, contenders=contenders, seeds=[0], name="b")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"a/competition.json is what compete .* another --name"):
+        compare(config, contenders=contenders, seeds=[0], name="a")
+    with pytest.raises(UserError, match=r"b/comparison.json is what compare .* another --name"):
+        compete(config, seeds=[0], name="b")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_of_other_seeds_are_removed_with_the_study(config):
+    for seed in (0, 1):
+        compete(config, seeds=[seed], name="c")
+    removed = remove_stored(Store(config.store), "c")
+    expected = {f"c.{zoo}.{seed}" for zoo in ("pairs", "together") for seed in (0, 1)}
+    assert set(removed.runs) == expected
+    assert Store(config.store).runs() == []

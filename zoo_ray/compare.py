@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from zoo_ray.config import RunConfig, override, validate_config, vary
 from zoo_ray.errors import UserError
@@ -24,6 +24,7 @@ from zoo_ray.run import (
     write_results,
 )
 from zoo_ray.store import Store, check_name, comparison_folder, run_folder, zoo_name
+from zoo_ray.stored_studies import earlier_runs, refuse_other_study
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
@@ -205,7 +206,7 @@ def compare(
         contenders=contenders,
         seeds=seeds,
         name=name,
-        matched=True,
+        command="compare",
         address=address,
         on_progress=on_progress,
     )
@@ -221,7 +222,7 @@ def compare(
         asked=grown.asked,
         fitted=len(grown.tally.ours),
         read=len(grown.tally.others),
-        files=_write(outcomes, grown.store, folder=comparison_folder(name), title=name),
+        files=_write(outcomes, grown.store, name=name),
         wall_s=time.time() - started,
     )
 
@@ -232,15 +233,15 @@ def grow_all(
     contenders: Sequence[Contender],
     seeds: Sequence[int],
     name: str,
-    matched: bool,
+    command: Literal["compare", "compete"],
     address: str | None,
     on_progress: Callable[[SearchProgress, int], None],
 ) -> Grown:
     """Grow and record the zoos of contenders.
 
     Args:
-        matched: whether Isolated is also grown with as many members as come nearest to the images
-            of the first contender that is not.
+        command: whose zoos they are; for `compare`, Isolated is also grown with as many members as
+            come nearest to the images of the first contender that is not.
         config, contenders, seeds, name, address, on_progress: as of `compare`.
 
     Raises:
@@ -249,9 +250,10 @@ def grow_all(
     _check_distinct(contenders, seeds)
     store = Store(config.store)
     folder = comparison_folder(name)
+    refuse_other_study(store, name, command=command)
     with contextlib.ExitStack() as until_grown:
         plan = _plan(config, contenders, seeds, store, name, address, until_grown)
-        if matched:
+        if command == "compare":
             contenders = [*contenders, *_matched(contenders, plan)]
         zoos = [
             [_zoo(contender, seed, plan, name=name) for seed in seeds] for contender in contenders
@@ -470,11 +472,17 @@ def _unknown_tasks(growth: Growth) -> int:
     return growth.episodes[-1].members_of_task.count(0)
 
 
-def _write(outcomes: Sequence[Outcome], store: Store, *, folder: str, title: str) -> list[str]:
+def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]:
     from zoo_ray.report.figures import comparison_figure  # imports matplotlib
 
-    text = json.dumps({"format_version": 1, "contenders": outcome_dicts(outcomes)}, indent=1)
-    figure = comparison_figure(outcomes, title=title)
+    folder = comparison_folder(name)
+    record = {
+        "format_version": 1,
+        "contenders": outcome_dicts(outcomes),
+        "earlier_runs": earlier_runs(store, name, [run for o in outcomes for run in o.runs]),
+    }
+    text = json.dumps(record, indent=1)
+    figure = comparison_figure(outcomes, title=name)
     return [
         store.write_file(folder, "comparison.json", text.encode()),
         store.write_file(folder, "report/comparison.png", figure),

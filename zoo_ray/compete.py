@@ -15,7 +15,7 @@ from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import predictions_of
 from zoo_ray.run import without_nan
 from zoo_ray.store import comparison_folder
-from zoo_ray.stored_studies import COMPETING
+from zoo_ray.stored_studies import COMPETING, earlier_runs
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition, competition, mean_competition
 
@@ -95,7 +95,7 @@ def compete(
         contenders=[_contender(config, name) for name in COMPETING],
         seeds=seeds,
         name=name,
-        matched=False,
+        command="compete",
         address=address,
         on_progress=on_progress,
     )
@@ -110,7 +110,12 @@ def compete(
         together[several - 1, :several] = np.mean(of_all, axis=0)
     names = [task.name for task in grown.plan.tasks]
     folder = comparison_folder(name)
-    record = {"format_version": 1, **_plain(names, seeds, mean, by_seed, together)}
+    runs = [zoo.run for zoos in grown.zoos for zoo in zoos]
+    record = {
+        "format_version": 1,
+        **_plain(names, seeds, mean, by_seed, together),
+        "earlier_runs": earlier_runs(grown.store, name, runs),
+    }
     text = json.dumps(record, indent=1, allow_nan=False)
     from zoo_ray.report.figures import competition_figures  # imports matplotlib
 

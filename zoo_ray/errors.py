@@ -61,4 +61,5 @@ def _is_secret(found: re.Match[str]) -> bool:
     is_prose = found["sign"][-1].isspace()  # `name: value`, neither the value in quotes
     if _A_PATH.search(name):
         return looks and not is_prose
-    return looks or not is_prose or found["sign"][0] in "'\""
+    is_named_so = found["name"].lower().startswith(("secret", "passw"))
+    return looks or is_named_so or not is_prose or found["sign"][0] in "'\""

@@ -113,6 +113,7 @@ def prepare(
     """
     store = Store(config.store)
     record = store.read_run(check_name(name))
+    store.files.check_writable()
     offer = None
     if address is not None and config.workers.count != 0:
         from zoo_ray.cluster.session import cluster_offer, connect  # imports Ray

@@ -20,6 +20,9 @@ from zoo_ray.zoo.competition import Competition
 COMPETING = ("pairs", "together")
 """What the zoos of a competition study are called."""
 
+_FILES = {"compare": "comparison.json", "compete": "competition.json"}
+"""The record that each command writes."""
+
 _OF_COMPETITION = re.compile(rf"(.+)\.(?:{'|'.join(COMPETING)})\.-?\d+")
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -58,6 +61,11 @@ class ComparisonRecord(BaseModel):
 
     format_version: Literal[1]
     contenders: list[ContenderRecord] = Field(min_length=1)
+    earlier_runs: list[str] = []
+
+    def runs(self, _name: str) -> list[str]:
+        """Names of the runs that it is about."""
+        return [run for contender in self.contenders for run in contender.runs]
 
 
 class CompetitionRecord(BaseModel):
@@ -70,6 +78,11 @@ class CompetitionRecord(BaseModel):
     gain: Matrix
     gain_by_seed: list[Matrix] = Field(min_length=1)
     together: Matrix
+    earlier_runs: list[str] = []
+
+    def runs(self, name: str) -> list[str]:
+        """Names of the runs that it is about."""
+        return [zoo_name(name, zoo, seed) for seed in self.seeds for zoo in COMPETING]
 
     @model_validator(mode="after")
     def _fits_its_tasks(self) -> Self:
@@ -188,14 +201,14 @@ def read_competition(store: Store, name: str) -> StoredCompetition | None:
     Raises:
         UserError: it cannot be read.
     """
-    record = _read(CompetitionRecord, store, name, "competition.json", "compete")
+    record = _competition_record(store, name)
     if record is None:
         return None
     alone = np.array(record.alone)
     return StoredCompetition(
         name=name,
         store=store,
-        run_names=[zoo_name(name, zoo, seed) for seed in record.seeds for zoo in COMPETING],
+        run_names=record.runs(name),
         tasks=record.tasks,
         mean=Competition(alone, _matrix(record.gain)),
         by_seed=[Competition(alone, _matrix(gain)) for gain in record.gain_by_seed],
@@ -209,7 +222,7 @@ def read_comparison(store: Store, name: str) -> StoredComparison | None:
     Raises:
         UserError: it cannot be read.
     """
-    record = _read(ComparisonRecord, store, name, "comparison.json", "compare")
+    record = _comparison_record(store, name)
     if record is None:
         return None
     runs: list[list[StoredRun]] = []
@@ -221,7 +234,7 @@ def read_comparison(store: Store, name: str) -> StoredComparison | None:
     return StoredComparison(
         name=name,
         store=store,
-        run_names=[run for contender in record.contenders for run in contender.runs],
+        run_names=record.runs(name),
         contenders=record.contenders,
         runs=runs,
     )
@@ -263,17 +276,53 @@ def remove_stored(store: Store, name: str, *, kind: str | None = None) -> Remove
     return Removed(found[0], runs, sum(map(store.remove, paths)))
 
 
+def refuse_other_study(store: Store, name: str, *, command: str) -> None:
+    """Raise UserError if a name is taken by what the other of compare and compete has recorded."""
+    for other, file in _FILES.items():
+        path = f"{comparison_folder(name)}/{file}"
+        if other != command and store.files.read(path) is not None:
+            raise UserError(
+                f"--name {name}: {store.shown}/{path} is what {other} recorded under this name; "
+                "give another --name"
+            )
+
+
+def earlier_runs(store: Store, name: str, runs: Sequence[str]) -> list[str]:
+    """Runs that a comparison or study has grown before, with other contenders or seeds.
+
+    Its next record goes on naming them: they are removed with it.
+
+    Args:
+        store: which has its record as it is so far, if any.
+        name: of the comparison or study.
+        runs: that the next record is about.
+    """
+    return [run for run in _runs_grown_for(store, name) if run not in runs]
+
+
 def _runs_grown_for(store: Store, name: str) -> list[str]:
-    """Runs that a comparison or study has grown, if its record can be read."""
-    for read in (read_comparison, read_competition):
+    """Runs that a comparison or study has grown, as far as its records can be read.
+
+    A name like theirs does not make a run one of them: `train` may have grown it.
+    """
+    runs: dict[str, None] = {}
+    for read in (_comparison_record, _competition_record):  # an older store may have both
         with contextlib.suppress(UserError):
-            if study := read(store, name):
-                return [run for run in dict.fromkeys(study.run_names) if run.startswith(f"{name}.")]
-    return []
+            if (record := read(store, name)) is not None:
+                runs |= dict.fromkeys([*record.runs(name), *record.earlier_runs])
+    return [run for run in runs if run.startswith(f"{name}.")]
 
 
-def _read(kind: type[R], store: Store, name: str, file: str, command: str) -> R | None:
-    path = f"{comparison_folder(name)}/{file}"
+def _comparison_record(store: Store, name: str) -> ComparisonRecord | None:
+    return _read(ComparisonRecord, store, name, command="compare")
+
+
+def _competition_record(store: Store, name: str) -> CompetitionRecord | None:
+    return _read(CompetitionRecord, store, name, command="compete")
+
+
+def _read(kind: type[R], store: Store, name: str, *, command: str) -> R | None:
+    path = f"{comparison_folder(name)}/{_FILES[command]}"
     document = store.files.read(path)
     if document is None:
         return None

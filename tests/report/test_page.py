@@ -1,16 +1,22 @@
 import csv
+import errno
 import io
+import os
 import re
 import shutil
 import subprocess
+import warnings
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from toys import write_idx_dataset
 
 import run_cluster
 import zoo_ray
 from zoo_ray.config import validate_config
+from zoo_ray.report.drawings import accuracy_drawing
+from zoo_ray.report.figures import accuracy_figure
 from zoo_ray.report.html import timeline_section
 from zoo_ray.report.page import report_page
 from zoo_ray.store import Store
@@ -105,6 +111,10 @@ def test_the_numbers_are_those_of_the_run(grown):
     rows = list(csv.reader(io.StringIO(page.files["accuracy.csv"].decode())))
     assert [float(value) for value in rows[-1][1:]] == run.accuracy[-1].tolist()
     assert f"{100 * run.metrics.average_accuracy:.2f}%" in page.html
+    tasks = list(csv.DictReader(io.StringIO(page.files["tasks.csv"].decode())))
+    assert [float(row["in the end"]) for row in tasks] == run.accuracy[-1].tolist()
+    assert [float(row["on arrival"]) for row in tasks] == run.accuracy.diagonal().tolist()
+    assert f"<td>{100 * run.accuracy[-1, 0]:.2f}%</td>" in page.html
     counts = run.confusion()
     for position, matrix in enumerate(counts):
         assert matrix.trace() / matrix.sum() == run.accuracy[-1, position]
@@ -151,7 +161,8 @@ def test_runs_are_seeds_of_one_another_only_on_the_same_tasks(grown, tmp_path):
     twin = zoo_ray.grow(validate_config(config, source="test"), name="twin")
     page = report_page([one, other, shorter, twin])
     rows = list(csv.DictReader(io.StringIO(page.files["comparison.csv"].decode())))
-    assert [row["seeds"] for row in rows] == ["2", "1"]  # of `twin`, too, the seed is 0
+    seeds = {row["runs"]: row["seeds"] for row in rows}
+    assert list(seeds.values()) == ["2", "1"]  # of `twin`, too, the seed is 0
 
 
 def test_tasks_that_nobody_knows_are_told(grown, tmp_path):
@@ -160,6 +171,43 @@ def test_tasks_that_nobody_knows_are_told(grown, tmp_path):
     page = report_page([zoo_ray.grow(validate_config(config, source="test"), name="a")])
     assert "No member knows 2 of them, which count as guessed." in page.html
     assert "on arrival" not in page.html
+
+
+def test_means_over_seeds_are_numbers(grown):
+    page = report_page(list(grown.values()))
+    rows = list(csv.DictReader(io.StringIO(page.files["comparison.csv"].decode())))
+    (row,) = (r for r in rows if r["seeds"] == "2" and r["metric"] == "average_accuracy")
+    values = [grown["continual", seed].metrics.average_accuracy for seed in (0, 1)]
+    assert [float(value) for value in row["by_seed"].split("; ")] == values
+    assert float(row["mean"]) == np.mean(values)
+    assert float(row["sd"]) == np.std(values, ddof=1)
+    assert {r["sd"] for r in rows if r["seeds"] == "1"} == {""}
+    assert f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}" in page.html
+
+
+def test_names_in_any_script_are_drawn_without_a_warning():
+    names = ["数字", "🍎"]
+    accuracy = np.array([[0.5, np.nan], [0.6, 0.7]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        accuracy_figure(accuracy=accuracy, tasks=names, title="数字")
+        _, svg = accuracy_drawing(accuracy, names, None).render()
+    assert "数字" in svg
+
+
+def test_a_full_disk_leaves_the_earlier_page(grown, tmp_path, capsys, monkeypatch):
+    run = grown["continual", 0]
+    words = ["report", run.name, "--store", run._store.address, "--out", str(tmp_path)]
+    (tmp_path / "index.html").write_text("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full_disk)
+        assert run_cluster.main(words) == 2
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("index.html", "before")]
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_rounds_have_no_transfer(grown):

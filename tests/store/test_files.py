@@ -255,6 +255,18 @@ def test_a_disk_that_is_really_full(tmp_path):
         subprocess.run(["umount", str(tmp_path / "disk")], check=True)
 
 
+def test_what_cannot_be_written_is_told_before_it_is_tried(folder, tmp_path, monkeypatch):
+    folder.check_writable()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(os, "access", lambda path, _: path != str(tmp_path))
+    with pytest.raises(UserError, match=r"cannot write members \(Permission denied\); give"):
+        folder.check_writable()
+    # Where the store's own folders are there and can be written, that above them does not count.
+    for top in ("members", "runs"):
+        (tmp_path / "store" / top).mkdir(parents=True)
+    folder.check_writable()
+
+
 def test_a_file_system_without_locks_is_done_without(folder, monkeypatch):
     def none(*_):
         raise OSError(37, "No locks available")

@@ -23,7 +23,7 @@ from zoo_ray.report.figures import (
     GRID,
     INK,
     MUTED,
-    STYLE,
+    drawing_style,
     label_ends,
     plain,
     plot_accuracy,
@@ -60,8 +60,7 @@ class Drawing:
     def render(self) -> tuple[bytes, str]:
         """As PNG, and as SVG whose text is text."""
         # The salt keeps the ids of several drawings on one page apart.
-        style = STYLE | {"svg.fonttype": "none", "svg.hashsalt": self.name}
-        with mpl.rc_context(style):
+        with drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name}):
             figure = self.draw()
             png, svg = io.BytesIO(), io.StringIO()
             figure.savefig(png, format="png", dpi=150)

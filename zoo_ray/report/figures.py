@@ -1,7 +1,9 @@
 """Figures, as PNG bytes."""
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy as np
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -23,8 +26,14 @@ from zoo_ray.zoo.competition import Competition
 
 INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
 BLUE = "#3b6ea5"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+# For scripts that the first font lacks, where one of them is installed.
+_FALLBACKS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    "Noto Emoji",  # Noto Color Emoji is made of pictures, which matplotlib does not draw
+)
+_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+_STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)],
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -41,6 +50,17 @@ _MOST_LABELS = 10
 _LONGEST = 24
 
 
+@contextlib.contextmanager
+def drawing_style(others: Mapping[str, object] | None = None) -> Iterator[None]:
+    """The style of all figures, and other keys of matplotlib's.
+
+    A character that no font here has is drawn as a box, without a warning for each.
+    """
+    with mpl.rc_context(_STYLE | dict(others or {})), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
+        yield
+
+
 def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> bytes:
     """Every task's test accuracy against the episode, or round, from its arrival on, and their
     mean.
@@ -53,7 +73,7 @@ def accuracy_figure(*, accuracy: Floats, tasks: Sequence[str], title: str) -> by
         tasks: their names.
         title: of the figure.
     """
-    with mpl.rc_context(STYLE):
+    with drawing_style():
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
         plot_accuracy(axes, accuracy, tasks)
         axes.set_title(plain(title), loc="left", fontweight="bold")
@@ -120,7 +140,7 @@ def search_figures(
         keys: that were searched.
     """
     done = [row for row in rows if row.status == "complete"]
-    with mpl.rc_context(STYLE):
+    with drawing_style():
         return {
             "members": _members_figure(done, found, metric=metric, title=title),
             "cost": _cost_figure(done, found, metric=metric, title=title),
@@ -216,7 +236,7 @@ def _importance_figure(
 def comparison_figure(outcomes: Sequence[Outcome], *, title: str) -> bytes:
     """Average accuracy of each contender: a dot for each seed, and their mean."""
     grown = [outcome for outcome in outcomes if outcome.problem is None][::-1]
-    with mpl.rc_context(STYLE):
+    with drawing_style():
         figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(grown)), layout="constrained")
         plot_contenders(
             axes,
@@ -267,7 +287,7 @@ def competition_figures(
         tasks: names.
         title: of the figures.
     """
-    with mpl.rc_context(STYLE):
+    with drawing_style():
         figure, axes = gain_axes(len(tasks))
         plot_gain(axes, found, tasks)
         words = f"{title}: what tasks do for each other"

@@ -5,8 +5,11 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+import numpy as np
+
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
+from zoo_ray.outcomes import OverSeeds
 from zoo_ray.report.drawings import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
 from zoo_ray.zoo.boosting import Floats
@@ -68,6 +71,12 @@ def cards(numbers: Mapping[str, str]) -> str:
 def numbers(values: Floats) -> list[str]:
     """Numbers for a CSV file, exactly; none where there is none."""
     return ["" if value != value else repr(value) for value in values.tolist()]
+
+
+def spread_cells(spread: OverSeeds) -> list[str]:
+    """Mean, standard deviation (none for one seed), and each seed's number, for a CSV file."""
+    mean, sd = numbers(np.array([spread.mean, spread.sd], dtype=np.float64))
+    return [mean, sd, "; ".join(numbers(np.array(spread.by_seed)))]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, named: int = 1) -> str:

@@ -27,6 +27,7 @@ from zoo_ray.report.html import (
     figure_section,
     numbers,
     percent,
+    spread_cells,
     table,
     timeline_section,
 )
@@ -138,20 +139,19 @@ def _summary(run: StoredRun) -> str:
 def _tasks(run: StoredRun, files: dict[str, bytes]) -> str:
     arrival = np.isnan(run.accuracy).sum(axis=0)
     arriving = run.rules.arriving
-    rows = [
-        (
-            str(number),
-            task.name,
-            str(len(task.classes)),
-            f"{run.counts[-1, number - 1]:.0f}",
-            *([percent(run.accuracy[arrival[number - 1], number - 1])] if arriving else []),
-            percent(run.accuracy[-1, number - 1]),
-        )
+    named = [
+        (str(number), task.name, str(len(task.classes)), f"{run.counts[-1, number - 1]:.0f}")
         for number, task in enumerate(run.tasks, start=1)
     ]
+    shares = [
+        run.accuracy[[*([arrival[task]] if arriving else []), -1], task]
+        for task in range(len(named))
+    ]
+    rows = [(*names, *map(percent, row)) for names, row in zip(named, shares, strict=True)]
     on_arrival = ("on arrival",) if arriving else ()
     header = ("", "task", "classes", "members", *on_arrival, "in the end")
-    files["tasks.csv"] = csv_bytes(header, rows)
+    exactly = [(*names, *numbers(row)) for names, row in zip(named, shares, strict=True)]
+    files["tasks.csv"] = csv_bytes(header, exactly)
     names = [task.name for task in run.tasks]
     files["accuracy.csv"] = csv_bytes(
         ("episode", *names),
@@ -170,18 +170,23 @@ def _tasks(run: StoredRun, files: dict[str, bytes]) -> str:
 def _side_by_side(runs: Sequence[StoredRun], files: dict[str, bytes]) -> list[str]:
     groups = _groups(runs)
     header = ("", "seeds", *(name.replace("_", " ") for name in METRICS))
-    rows = [
-        (
-            name,
-            str(len(several)),
-            *(
-                spread_text(Spread.of([getattr(run.metrics, m) for run in several]))
-                for m in METRICS
-            ),
-        )
+    spreads = {
+        name: {m: Spread.of([getattr(run.metrics, m) for run in several]) for m in METRICS}
         for name, several in groups.items()
+    }
+    rows = [
+        (name, str(len(groups[name])), *map(spread_text, found.values()))
+        for name, found in spreads.items()
     ]
-    files["comparison.csv"] = csv_bytes(("runs", *header[1:]), rows)
+    files["comparison.csv"] = csv_bytes(
+        ("runs", "seeds", "metric", "mean", "sd", "by_seed"),
+        [
+            (name, str(len(groups[name])), metric, *spread_cells(spread))
+            for name, found in spreads.items()
+            for metric, spread in found.items()
+            if spread is not None
+        ],
+    )
     matrices = {name: [run.accuracy for run in several] for name, several in groups.items()}
     return [
         f"<section>{table(header, rows)}</section>",

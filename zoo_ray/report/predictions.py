@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zoo_ray.errors import UserError
+from zoo_ray.report.whole import whole_file
 from zoo_ray.zoo.boosting import Floats
 
 _MOST_ROWS = 20
@@ -63,9 +64,9 @@ def predictions_file(
     if kind not in (".csv", ".parquet"):
         raise UserError(f"--out {file}: a file's name ends in .csv or .parquet")
     try:
-        if kind == ".csv":
-            pyarrow.csv.write_csv(table, file)
-        else:
-            pq.write_table(table, file)
+        with whole_file(Path(file)) as out:
+            write = pyarrow.csv.write_csv if kind == ".csv" else pq.write_table
+            write(table, out)
     except OSError as error:
-        raise UserError(f"--out {file}: cannot be written ({error})") from None
+        reason = error.strerror or error
+        raise UserError(f"--out {file}: cannot be written ({reason})") from None

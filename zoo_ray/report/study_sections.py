@@ -13,6 +13,7 @@ from zoo_ray.report.html import (
     figure_section,
     numbers,
     percent,
+    spread_cells,
     table,
     timeline_section,
 )
@@ -97,8 +98,8 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
         ("contender", "members", "images", "metric", "mean", "sd", "by_seed"),
         [
             (
-                *(c.name, str(c.members), repr(c.images), metric, repr(spread.mean)),
-                *(str(spread.sd), "; ".join(map(repr, spread.by_seed))),
+                *(c.name, str(c.members), repr(c.images), metric),
+                *spread_cells(spread),
             )
             for c, *_ in grown
             for metric in (*METRICS, "difference", "forward_transfer")

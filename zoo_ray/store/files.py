@@ -33,6 +33,9 @@ class Files(Protocol):
     def address(self) -> Address:
         """Where the files are."""
 
+    def check_writable(self) -> None:
+        """Raise a `UserError` where it can be told without writing that nothing can be written."""
+
     def read(self, path: str) -> bytes | None:
         """A file's content, or None if there is none."""
 

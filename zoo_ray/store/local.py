@@ -8,6 +8,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from zoo_ray.address import Address
@@ -42,6 +43,11 @@ class LocalFiles:
     def __init__(self, address: Address, *, patience_s: float) -> None:
         self.address = address
         self._patience_s = patience_s
+
+    def check_writable(self) -> None:
+        """See `Files`."""
+        for top in ("members", "runs"):
+            self._persist("write", top, partial(_check_writable, self._full(top)))
 
     def read(self, path: str) -> bytes | None:
         """See `Files`."""
@@ -194,6 +200,19 @@ def _write(full: str, payload: bytes, *, publish: Callable[[str, str], None]) ->
             with contextlib.suppress(OSError):
                 os.unlink(aside)
     _sync_folder(folder)
+
+
+def _check_writable(folder: str) -> None:
+    """Raise the OSError that making a folder, or a file in it, would."""
+    while not os.path.lexists(folder):
+        folder = os.path.dirname(folder)
+    if not os.path.isdir(folder):
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    else:
+        return
+    raise OSError(code, os.strerror(code))
 
 
 def _make_folder(folder: str) -> None:

@@ -117,6 +117,9 @@ class ObjectFiles:
         metas = self._persist("list", prefix, lambda: self._bucket.list(prefix).collect())
         return (Entry(meta["path"], meta["size"], meta["last_modified"]) for meta in metas)
 
+    def check_writable(self) -> None:
+        """See `Files`: only a write would tell."""
+
     def leftovers(self) -> Iterator[Entry]:
         """None: what was not written whole is not to be seen."""
         return iter(())
