@@ -68,7 +68,7 @@ TRICKS = {
 }
 TOGETHER = (1, 2, 4, 8, 16)
 DEVICE = "cuda"
-usual_kernels, usual_parts = on_gpu.kernels, on_gpu.has_parts
+usual_kernels, usual_parts = on_gpu.kernels, convolution.has_parts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -241,7 +241,7 @@ def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 def _step_s(row: str, network: str, batch: int) -> float:
     is_ours = row in ("ours_eager", "graphs", "kernels", "ours", "free")
     on_gpu.kernels = usual_kernels if row in ("kernels", "ours", "free") else lambda _: None
-    on_gpu.has_parts = usual_parts if row == "ours" else lambda _: False
+    convolution.has_parts = usual_parts if row == "ours" else lambda _: False
     if is_ours:
         taking = _our_steps(network, batch, capture=row != "ours_eager")
         count = 60 if row == "ours_eager" else 1000
@@ -260,7 +260,7 @@ def _step_s(row: str, network: str, batch: int) -> float:
             next(taking)
         torch.cuda.synchronize()
         took_s = time.perf_counter() - started
-    on_gpu.kernels, on_gpu.has_parts = usual_kernels, usual_parts
+    on_gpu.kernels, convolution.has_parts = usual_kernels, usual_parts
     return took_s / count
 
 

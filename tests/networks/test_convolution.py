@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d
 
-from zoo_ray.networks import build_network, on_gpu
+from zoo_ray.networks import build_network, convolution
 from zoo_ray.networks.convolution import Conv2d, weight_gradient
 
 # Channels of input and output, kernel, stride, padding: the networks' kinds of convolutions, rows
@@ -15,7 +15,7 @@ KINDS = [(3, 8, 3, 1, 0), (16, 16, 3, 1, 1), (5, 12, 3, 2, 1), (16, 8, 1, 2, 0),
 
 @pytest.fixture
 def in_parts(monkeypatch):
-    monkeypatch.setattr(on_gpu, "has_parts", lambda _: True)
+    monkeypatch.setattr(convolution, "has_parts", lambda _: True)
 
 
 def random(*shape, dtype=torch.float32):
@@ -75,20 +75,20 @@ def test_a_module_trains_as_torchs_does(bias):
 
 
 def test_where_products_of_batches_do_not_work_torch_does_without(monkeypatch, caplog):
-    assert on_gpu._tried_parts.__wrapped__(torch.device("cpu"))
+    assert convolution.works.__wrapped__(torch.device("cpu"))
 
     def refuse(*_, **__):
         raise RuntimeError("no such product\nand more")
 
     monkeypatch.setattr("zoo_ray.networks.convolution.weight_gradient", refuse)
-    assert not on_gpu._tried_parts.__wrapped__(torch.device("cpu"))
+    assert not convolution.works.__wrapped__(torch.device("cpu"))
     assert "(no such product)" in caplog.text
 
 
 @pytest.mark.parametrize("network", ["small_conv", "wrn10_1"])
 def test_networks_have_no_other_convolutions_and_predict_without(monkeypatch, network):
     asked = []
-    monkeypatch.setattr(on_gpu, "has_parts", lambda x: asked.append(x) or True)
+    monkeypatch.setattr(convolution, "has_parts", lambda x: asked.append(x) or True)
     net = build_network(network, image_shape=(28, 28, 1), classes=[2])
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     net.train().trunk(random(2, 1, 28, 28))

@@ -7,18 +7,41 @@ from step to step, or, where the same bits are asked for, not at all. Here each 
 has sums of its own, which are added up in their order.
 """
 
+import logging
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from zoo_ray.networks import on_gpu
-
 PARTS = 16
 """Of a batch, at most."""
 _ALIGNED = 8  # columns: products of bfloat16 are slow where rows begin at other multiples
 _aten = torch.ops.aten
+
+log = logging.getLogger("zoo_ray")
+
+
+def has_parts(x: Tensor) -> bool:
+    """Whether the gradients of weights that are applied to a tensor are summed in parts."""
+    return x.is_cuda and works(x.device)
+
+
+@cache
+def works(device: torch.device) -> bool:
+    """Whether a device has the products that this takes."""
+    try:
+        for dtype in (torch.float32, torch.bfloat16):
+            x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype)
+            weight_gradient(x, x, x.new_ones(16, 16, 1, 1), stride=1, padding=0)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        log.warning("products of batches do not work here (%s): a fit is slower", said[0])
+        return False
+    return True
 
 
 class Conv2d(nn.Conv2d):
@@ -30,7 +53,7 @@ class Conv2d(nn.Conv2d):
     def convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """The same with another bias, or none."""
         stride, padding = self.stride[0], int(self.padding[0])
-        if self.training and on_gpu.has_parts(x):
+        if self.training and has_parts(x):
             result: Tensor = _InParts.apply(x, self.weight.to(x.dtype), bias, stride, padding)
             return result
         return conv2d(x, self.weight, bias, stride, padding)

@@ -9,6 +9,8 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from zoo_ray.networks import convolution
+
 log = logging.getLogger("zoo_ray")
 
 _trying = threading.Lock()
@@ -20,49 +22,23 @@ def kernels(x: torch.Tensor) -> ModuleType | None:
     return _kernels(x.device) if x.is_cuda and x.numel() <= _MOST else None
 
 
-def has_parts(x: torch.Tensor) -> bool:
-    """Whether weights' gradients are summed in parts (see `zoo_ray.networks.convolution`)."""
-    return x.is_cuda and _has_parts(x.device)
-
-
 def name(device: torch.device) -> str | None:
     """What to call all this in the record of what decides bits; None on a processor."""
     if device.type != "cuda":
         return None
     module = _kernels(device)
-    found = ["parts"] if _has_parts(device) else []
+    found = ["parts"] if convolution.works(device) else []
     found += [] if module is None else [f"triton {module.triton.__version__}"]
     return ", ".join(found) or None
 
 
 def _kernels(device: torch.device) -> ModuleType | None:
     with _trying:  # by one thread
-        return _tried_kernels(device)
-
-
-def _has_parts(device: torch.device) -> bool:
-    with _trying:
-        return _tried_parts(device)
+        return _tried(device)
 
 
 @cache
-def _tried_parts(device: torch.device) -> bool:
-    from zoo_ray.networks.convolution import weight_gradient
-
-    try:
-        for dtype in (torch.float32, torch.bfloat16):
-            x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype)
-            weight_gradient(x, x, x.new_ones(16, 16, 1, 1), stride=1, padding=0)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        log.warning("products of batches do not work here (%s): a fit is slower", _line(error))
-        return False
-    return True
-
-
-@cache
-def _tried_kernels(device: torch.device) -> ModuleType | None:
+def _tried(device: torch.device) -> ModuleType | None:
     if os.environ.get("TRITON_INTERPRET") == "1":  # whose bits are others, and cannot be captured
         return None
     try:
@@ -79,10 +55,7 @@ def _tried_kernels(device: torch.device) -> ModuleType | None:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        log.warning("Triton does not work here (%s): a fit is slower without", _line(error))
+        said = str(error).splitlines() or [type(error).__name__]
+        log.warning("Triton does not work here (%s): a fit is slower without", said[0])
         return None
     return triton_norm
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
