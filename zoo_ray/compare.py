@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 from zoo_ray.config import RunConfig, override, validate_config, vary
@@ -311,17 +312,16 @@ def _plan(
 
         until_grown.enter_context(joined(address))
         offer = cluster_offer()
-    records = [
-        (contender.config, record)
-        for contender in contenders
-        for seed in seeds
-        if (record := store.read_run(_run_name(name, contender, seed)))
-    ]
-    found = (recorded_precision(*pair) for pair in records)
-    auto = next((precision for precision in found if precision is not None), None)
+    auto, is_begun = None, False
+    for contender, seed in product(contenders, seeds):
+        record = store.read_run(_run_name(name, contender, seed))
+        is_begun = is_begun or record is not None
+        auto = recorded_precision(contender.config, record)
+        if auto is not None:  # all others are of the same
+            break
 
     def start_ray(workers: WorkerPlan) -> None:
-        if workers.count and not records:
+        if workers.count and not is_begun:
             from zoo_ray.cluster.session import local_ray  # imports Ray
 
             until_grown.enter_context(local_ray())

@@ -7,7 +7,6 @@ from step to step, or, where the same bits are asked for, not at all. Here each 
 has sums of its own, which are added up in their order.
 """
 
-import logging
 from functools import cache
 from typing import Any
 
@@ -15,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from zoo_ray.networks.may_fail import may_fail
+
 PARTS = 16
 """Of a batch, at most."""
 _ALIGNED = 8  # columns: products of bfloat16 are slow where rows begin at other multiples
 _aten = torch.ops.aten
-
-log = logging.getLogger("zoo_ray")
 
 
 def has_parts(x: Tensor) -> bool:
@@ -31,17 +30,12 @@ def has_parts(x: Tensor) -> bool:
 @cache
 def works(device: torch.device) -> bool:
     """Whether a device has the products that this takes."""
-    try:
+    with may_fail("products of batches do"):
         for dtype in (torch.float32, torch.bfloat16):
             x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype)
             weight_gradient(x, x, x.new_ones(16, 16, 1, 1), stride=1, padding=0)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        log.warning("products of batches do not work here (%s): a fit is slower", said[0])
-        return False
-    return True
+        return True
+    return False
 
 
 class Conv2d(nn.Conv2d):

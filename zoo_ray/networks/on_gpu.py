@@ -1,6 +1,5 @@
 """How networks of ours train on a GPU: with kernels of ours, if Triton compiles for it."""
 
-import logging
 import os
 import threading
 from functools import cache
@@ -10,8 +9,7 @@ import torch
 from torch import nn
 
 from zoo_ray.networks import convolution
-
-log = logging.getLogger("zoo_ray")
+from zoo_ray.networks.may_fail import may_fail
 
 _trying = threading.Lock()
 _MOST = 2**31 - 1  # elements: the kernels count in 32 bits
@@ -41,7 +39,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
 def _tried(device: torch.device) -> ModuleType | None:
     if os.environ.get("TRITON_INTERPRET") == "1":  # whose bits are others, and cannot be captured
         return None
-    try:
+    with may_fail("Triton does"):
         from zoo_ray.networks import triton_norm
 
         # It compiles with a C compiler that may not be there, for GPUs that may be too old.
@@ -52,10 +50,5 @@ def _tried(device: torch.device) -> ModuleType | None:
                 pooled = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
                 y = triton_norm.norm_relu(pooled, norm, pool=False)
                 torch.autograd.grad(y.sum(), x)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        log.warning("Triton does not work here (%s): a fit is slower without", said[0])
-        return None
-    return triton_norm
+        return triton_norm
+    return None
