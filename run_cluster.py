@@ -202,6 +202,7 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
             contenders=contenders,
             seeds=arguments.seeds or [config.zoo.seed],
             name=name,
+            shuffle=arguments.shuffle,
             address=arguments.address,
             on_progress=live.update_comparison,
             started=STARTED,
@@ -637,6 +638,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparer.add_argument(
         "--seeds", nargs="+", type=int, metavar="SEED", help="of each one's zoos (zoo.seed)"
+    )
+    comparer.add_argument(
+        "--shuffle",
+        action="store_true",
+        help="the tasks arrive in another order with each seed (benchmark.order_seed)",
     )
     comparer.set_defaults(command=compare)
     competitor = commands.add_parser(

@@ -48,6 +48,23 @@ def test_zoos_of_a_comparison_are_runs_as_train_grows_them(config):
     assert (result.read, compare_again(config, contenders).fitted) == (0, 0)
 
 
+def test_each_seed_may_have_an_order_of_its_own(config):
+    """The order that `train` takes from benchmark.order_seed; and tasks keep their content."""
+    contenders = [mode_contender(config, mode) for mode in ("continual", "isolated")]
+    result = compare(config, contenders=contenders, seeds=[0, 2], name="c", shuffle=True)
+    store = Store(config.store)
+    for outcome in result.outcomes[:2]:
+        orders = [[task.digest for task in store.read_run(run).tasks] for run in outcome.runs]
+        assert orders[0] != orders[1]
+        assert sorted(orders[0]) == sorted(orders[1])
+    ordered = config.benchmark.model_copy(update={"order_seed": 2})
+    zoo = config.zoo.model_copy(update={"seed": 2})
+    alone = grow(config.model_copy(update={"benchmark": ordered, "zoo": zoo}), name="alone")
+    assert (alone.fitted, alone.metrics) == (0, result.outcomes[0].metrics[1])
+    with pytest.raises(UserError, match="its tasks arrive in another order"):
+        compare(config, contenders=contenders, seeds=[0, 2], name="c")
+
+
 def digests(config, run):
     return Store(config.store).read_table(run, "episodes.parquet")["digest"]
 
@@ -152,10 +169,11 @@ def test_what_is_grown_already_is_recorded_before_the_rest_is_fitted(config, mon
 def test_auto_precision_is_what_it_was(config, monkeypatch):
     """Also for those who join: they may be compared on another machine."""
     one, other = mode_contender(config, "isolated"), mode_contender(config, "uniform")
-    compare(config, contenders=[one], seeds=[0], name="c")
-    monkeypatch.setattr("zoo_ray.plan.resolve_precision", lambda **_: "bfloat16")
+    before = compare(config, contenders=[one], seeds=[0], name="c").outcomes[0].recipe.precision
+    now = {"float32": "bfloat16", "bfloat16": "float32"}[before]
+    monkeypatch.setattr("zoo_ray.plan.resolve_precision", lambda **_: now)
     result = compare(config, contenders=[other, one], seeds=[0], name="c")
-    assert {outcome.recipe.precision for outcome in result.outcomes} == {"float32"}
+    assert {outcome.recipe.precision for outcome in result.outcomes} == {before}
 
 
 def test_contenders_and_seeds_are_distinct(config):

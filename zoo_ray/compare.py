@@ -177,6 +177,7 @@ def compare(
     contenders: Sequence[Contender],
     seeds: Sequence[int],
     name: str,
+    shuffle: bool = False,
     address: str | None = None,
     on_progress: Callable[[SearchProgress, int], None] = lambda _progress, _asked: None,
     started: float | None = None,
@@ -192,6 +193,8 @@ def compare(
         contenders: what is compared, one at least; their names are distinct.
         seeds: one at least; distinct.
         name: of the comparison, unique in the store.
+        shuffle: whether the tasks arrive in an order of their own for each seed, which is then the
+            benchmark's `order_seed`.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
             started if anything is left to fit, unless `workers.count` is 0.
         on_progress: called about twice a second, with how many members all zoos have.
@@ -208,6 +211,7 @@ def compare(
         seeds=seeds,
         name=name,
         command="compare",
+        shuffle=shuffle,
         address=address,
         on_progress=on_progress,
     )
@@ -235,6 +239,7 @@ def grow_all(
     seeds: Sequence[int],
     name: str,
     command: Literal["compare", "compete"],
+    shuffle: bool = False,
     address: str | None,
     on_progress: Callable[[SearchProgress, int], None],
 ) -> Grown:
@@ -243,7 +248,7 @@ def grow_all(
     Args:
         command: whose zoos they are; for `compare`, Isolated is also grown with as many members as
             come nearest to the images of the first contender that is not.
-        config, contenders, seeds, name, address, on_progress: as of `compare`.
+        config, contenders, seeds, name, shuffle, address, on_progress: as of `compare`.
 
     Raises:
         UserError: as `compare`.
@@ -257,7 +262,8 @@ def grow_all(
         if command == "compare":
             contenders = [*contenders, *_matched(contenders, plan)]
         zoos = [
-            [_zoo(contender, seed, plan, name=name) for seed in seeds] for contender in contenders
+            [_zoo(contender, seed, plan, name=name, shuffle=shuffle) for seed in seeds]
+            for contender in contenders
         ]
         everyone = [zoo for group in zoos for zoo in group]
         records = [store.read_run(check_name(zoo.run)) for zoo in everyone]
@@ -357,8 +363,9 @@ def _images(plan: Plan) -> float:
     return training_samples(plan.growth()).total * plan.recipe.epochs
 
 
-def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str) -> Zoo:
-    plan = plan.vary(vary(contender.config, {"zoo.seed": seed}, source="--seeds"))
+def _zoo(contender: Contender, seed: int, plan: Plan, *, name: str, shuffle: bool) -> Zoo:
+    keys = ("zoo.seed", "benchmark.order_seed") if shuffle else ("zoo.seed",)
+    plan = plan.vary(vary(contender.config, dict.fromkeys(keys, seed), source="--seeds"))
     return Zoo(_run_name(name, contender, seed), plan, plan.growth())
 
 
@@ -391,10 +398,11 @@ def _grow(
     if left:
         from zoo_ray.cluster.zoos import ZooJob, ZoosJob, grow_zoos  # imports Ray
 
+        plans = [zoo.plan for zoo in left]
         job = ZoosJob(
             **plan.job(folder=folder, store=store.address, call=tally.call),
             speculate=False,
-            zoos=[ZooJob(rules=zoo.plan.rules, recipe=zoo.plan.recipe) for zoo in left],
+            zoos=[ZooJob(plan.rules, plan.recipe, plan.arrivals) for plan in plans],
         )
         problems = grow_zoos(
             job, tasks=plan.tasks, on_progress=lambda progress: on_progress(progress, asked)
@@ -437,7 +445,7 @@ def _grow_here(
                 folder=run_folder(zoo.run),
                 growth=zoo.growth,
                 store=store,
-                tasks=plan.tasks,
+                tasks=zoo.plan.tasks,
                 device=plan.workers.device,
                 checkpoint_s=plan.config.workers.checkpoint_s,
                 tally=tally,

@@ -22,6 +22,7 @@ from pydantic import (
 
 from zoo_ray.address import is_remote, parse_address
 from zoo_ray.errors import UserError, without_credentials
+from zoo_ray.keys import unit_intervals
 from zoo_ray.networks import is_own, parse_wide_resnet
 from zoo_ray.rules import Mode, Rules
 
@@ -88,6 +89,8 @@ class BenchmarkConfig(Section):
     given in Python."""
     tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
+    order_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
+    """Decides a random order in which they arrive instead; null: as they are given."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
     """Degrees by which each task's images are turned, anticlockwise; null: none are."""
     permute: list[Annotated[int, Field(ge=0, le=1_000_000, strict=True)]] | None = None
@@ -170,6 +173,15 @@ class BenchmarkConfig(Section):
                     f"{key} has {len(values)} values, for {len(self.tasks)} tasks; give one each"
                 )
         return self
+
+    @property
+    def arrivals(self) -> list[int]:
+        """Positions in `tasks`, in the order in which the tasks arrive."""
+        given = range(len(self.tasks))
+        if self.order_seed is None:
+            return list(given)
+        drawn = unit_intervals("order", self.order_seed, count=len(given))
+        return sorted(given, key=drawn.__getitem__)
 
 
 _ORIGINAL_KEYS = {"model": "network", "l2_reg": "l2"}

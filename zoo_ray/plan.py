@@ -32,6 +32,8 @@ class Plan:
         recipe: resolved.
         members: that there may be to fit, of all zoos that are grown with it.
         auto: what `precision: auto` stands for, if that was decided before.
+        arrivals: positions of its tasks among those of the plan that it varies; empty: it varies
+            none.
     """
 
     config: RunConfig
@@ -42,6 +44,7 @@ class Plan:
     workers: WorkerPlan
     offer: Offer
     auto: Precision | None
+    arrivals: Sequence[int] = ()
 
     def growth(self, *, score_test: bool = True) -> Growth:
         """The zoo, without members."""
@@ -65,7 +68,8 @@ class Plan:
         }
 
     def vary(self, config: RunConfig) -> "Plan":
-        """The plan of a run with the same data and workers, and another zoo or recipe.
+        """The plan of a run with the same data and workers, and another zoo, recipe, or order of
+        the tasks.
 
         Raises:
             UserError: the network does not take these images.
@@ -76,7 +80,16 @@ class Plan:
         recipe = _resolve_recipe(
             config, channels=shape[2], precision=self.auto, workers=self.workers
         )
-        return replace(self, config=config, rules=config.rules, recipe=recipe)
+        ours = self.config.benchmark.arrivals
+        arrivals = [ours.index(given) for given in config.benchmark.arrivals]
+        return replace(
+            self,
+            config=config,
+            tasks=[self.tasks[task] for task in arrivals],
+            rules=config.rules,
+            recipe=recipe,
+            arrivals=arrivals,
+        )
 
 
 def plan_run(

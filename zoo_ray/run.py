@@ -323,9 +323,10 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
         for key, value in after.items()
         if before.get(key) != value
     ]
-    if [task.digest for task in record.tasks] != [
-        task.digest for task in now.tasks[: len(record.tasks)]
-    ]:
+    ours, theirs = ([task.digest for task in it.tasks] for it in (now, record))
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        differing.append("benchmark (its tasks arrive in another order)")
+    elif ours[: len(theirs)] != theirs:
         differing.append("benchmark (its tasks, or their images, are not those of the run)")
     elif len(now.tasks) > len(record.tasks) and not plan.rules.can_be_lengthened:
         differing.append("benchmark.tasks (only a stream that ends with its last task can grow)")

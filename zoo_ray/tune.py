@@ -229,7 +229,7 @@ def _grow(
 
     def zoos(trial: Trial) -> list[ZooJob]:
         plans = _plans(trial.values, config, plan)
-        return [ZooJob(rules=plan.rules, recipe=plan.recipe) for plan in plans]
+        return [ZooJob(plan.rules, plan.recipe, plan.arrivals) for plan in plans]
 
     def keep(folder: str) -> None:
         for entry in store.files.list(f"{search_folder(name)}/tensorboard"):

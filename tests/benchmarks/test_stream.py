@@ -79,6 +79,18 @@ def test_a_longer_stream_begins_with_the_shorter() -> None:
     assert [(a.name, a.digest) for a in short] == [(b.name, b.digest) for b in long[:2]]
 
 
+def test_a_seed_decides_the_order_in_which_the_same_tasks_arrive() -> None:
+    pairs = [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
+    given = [(task.name, task.digest) for task in digits(pairs)]
+    orders = []
+    for seed in range(3):
+        config = BenchmarkConfig(dataset="digits", tasks=pairs, order_seed=seed)
+        arrived = [(task.name, task.digest) for task in load_stream(config)]
+        assert sorted(arrived) == sorted(given)
+        orders.append([given.index(task) for task in arrived])
+    assert orders == [[1, 2, 4, 3, 0], [3, 0, 1, 4, 2], [2, 3, 1, 4, 0]]
+
+
 def test_arrays_are_what_a_task_promises() -> None:
     for validation in (0.0, 0.3):
         for _, part in digits([[5, 6]], validation=validation)[0].parts():

@@ -47,7 +47,7 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
     """Also if the driver is killed in the middle; and one that cannot be fitted ends alone."""
     here, there = tmp_path / "here", tmp_path / "there"
     alone, seeds = quickstart(here, workers=0), [0, 1] if killed else [0]
-    expected = compare(alone, contenders=contenders(alone), seeds=seeds, name="c")
+    expected = compare(alone, contenders=contenders(alone), seeds=seeds, name="c", shuffle=True)
     config = quickstart(there, workers=2)
     victims = []
 
@@ -56,7 +56,14 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
             victims.extend(pids_of("ray::CompareDriver"))
             os.kill(victims[0], signal.SIGKILL)
 
-    result = compare(config, contenders=contenders(config), seeds=seeds, name="c", on_progress=look)
+    result = compare(
+        config,
+        contenders=contenders(config),
+        seeds=seeds,
+        name="c",
+        shuffle=True,
+        on_progress=look,
+    )
     assert bool(victims) == killed
     assert members(there, result) == members(here, expected)
     assert [o.metrics for o in result.outcomes] == [o.metrics for o in expected.outcomes]
@@ -67,6 +74,8 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
     assert "recipe.lr" in bad.problem
     # What the failed zoo may yet want is claimed; the others are runs.
     assert Store(str(there)).read_wanted("comparisons/c")
-    again = compare(config, contenders=[*contenders(config)[:5]], seeds=seeds, name="c")
+    again = compare(
+        config, contenders=[*contenders(config)[:5]], seeds=seeds, name="c", shuffle=True
+    )
     assert again.fitted == 0
     assert not Store(str(there)).read_wanted("comparisons/c")

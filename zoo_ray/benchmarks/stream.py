@@ -42,8 +42,10 @@ def load_stream(config: BenchmarkConfig, source: Source | None = None) -> list[T
         for position, classes in enumerate(tasks)
     )
     return [
-        _task(source, config, position, cut, classes=classes, name=name)
-        for position, (classes, cut, name) in enumerate(zip(tasks, cuts, names, strict=True))
+        _task(
+            source, config, position, cuts[position], classes=tasks[position], name=names[position]
+        )
+        for position in config.arrivals
     ]
 
 

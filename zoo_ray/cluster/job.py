@@ -1,7 +1,7 @@
 """What the entrypoint, the driver and the workers agree on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from zoo_ray.members.spec import Recipe
@@ -25,8 +25,8 @@ class Job:
         workers: the group to start.
         most_workers: as many as may work once nodes have joined that were not there at the start.
         speculate, checkpoint_s, fit_timeout_s: see `zoo_ray.config.WorkersConfig`.
-        images: references to the tasks with their images, in Ray's object store, in stream order;
-            empty until they are there.
+        images: references to the tasks with their images, in Ray's object store, by digest; empty
+            until they are there.
     """
 
     folder: str
@@ -38,7 +38,7 @@ class Job:
     speculate: bool
     checkpoint_s: float
     fit_timeout_s: float
-    images: Sequence[Any] = ()
+    images: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -182,7 +182,7 @@ def work(
         beside: given the driver, what else is done meanwhile.
     """
     with local_ray(), _address_set():
-        job = replace(job, images=[ray.put(task) for task in tasks])
+        job = replace(job, images={task.digest: ray.put(task) for task in tasks})
         driver = _start_driver(job, kind)
         groups = _Groups(job, driver)
         try:

@@ -168,13 +168,14 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
 
     driver = config["driver"]
     (references,) = config["images"]
-    tasks: dict[int, Task] = {}
+    tasks: dict[str, Task] = {}
     while (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
         told.begin(wanted)
-        for position in wanted.tasks:
-            if position not in tasks:
-                tasks[position] = ray.get(references[position])
+        wants = [share.digest for share in wanted.spec.tasks]
+        for task in wants:
+            if task not in tasks:
+                tasks[task] = ray.get(references[task])
         answers: list[Any] = []
 
         def report(
@@ -192,7 +193,7 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
         try:
             member = fit_from_store(
                 spec=wanted.spec,
-                tasks=[tasks[position] for position in wanted.tasks],
+                tasks=[tasks[task] for task in wants],
                 store=store,
                 device=config["device"],
                 checkpoint_s=config["checkpoint_s"],

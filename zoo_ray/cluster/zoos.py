@@ -19,10 +19,12 @@ from zoo_ray.zoo.growth import Growth, Wanted
 
 @dataclass(frozen=True)
 class ZooJob:
-    """A zoo: which members it has, and how each is fitted."""
+    """A zoo: which members it has, how each is fitted, and the order in which the job's tasks
+    arrive, by position."""
 
     rules: Rules
     recipe: Recipe
+    arrivals: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,12 @@ class ZoosDriver(Driver):
     def _take_in(self, trial: int, zoos: Sequence[ZooJob]) -> None:
         """Have a trial more; specs of trials of lower numbers are fitted first."""
         self._zoos[trial] = [
-            Growth(tasks=self._job.tasks, rules=zoo.rules, recipe=zoo.recipe, score_test=False)
+            Growth(
+                tasks=[self._job.tasks[task] for task in zoo.arrivals],
+                rules=zoo.rules,
+                recipe=zoo.recipe,
+                score_test=False,
+            )
             for zoo in zoos
         ]
         for number, growth in enumerate(self._zoos[trial]):

@@ -195,14 +195,14 @@ def _side_by_side(runs: Sequence[StoredRun], files: dict[str, bytes]) -> list[st
 
 
 def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
-    """Runs that differ in their seed alone, by what tells them apart from others. Of two with the
-    same seed, which are the same zoo, the first."""
-    by_key: dict[str, dict[int, StoredRun]] = {}
+    """Runs that differ in their seed and the order of their tasks alone, by what tells them apart
+    from others. Of two with the same ones, which are the same zoo, the first."""
+    by_key: dict[str, dict[str, StoredRun]] = {}
     for run in runs:
         zoo = {key: value for key, value in run.record.zoo.items() if key != "seed"}
         tasks = [task.digest for task in run.tasks]
-        key = repr((tasks, sorted(zoo.items()), sorted(run.record.recipe.items())))
-        by_key.setdefault(key, {}).setdefault(run.rules.seed, run)
+        key = repr((sorted(tasks), sorted(zoo.items()), sorted(run.record.recipe.items())))
+        by_key.setdefault(key, {}).setdefault(repr((run.rules.seed, tasks)), run)
     groups: dict[str, list[StoredRun]] = {}
     for several in map(list, map(dict.values, by_key.values())):
         seed = f".{several[0].rules.seed}"

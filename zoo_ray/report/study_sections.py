@@ -1,6 +1,8 @@
 """The parts of a page about comparisons, and about studies of task competition."""
 
+from collections.abc import Sequence
 from html import escape
+from itertools import chain
 
 import numpy as np
 
@@ -23,7 +25,9 @@ from zoo_ray.report.studies import (
     tasks_drawing,
     together_drawing,
 )
+from zoo_ray.stored import StoredRun
 from zoo_ray.stored_studies import StoredComparison, StoredCompetition, StoredStudy
+from zoo_ray.zoo.boosting import Floats
 
 
 def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> list[str]:
@@ -114,12 +118,14 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
         for c in study.contenders
         if c.problem
     )
+    streams = {tuple(task.digest for task in run.tasks) for run in chain(*study.runs)}
+    orders = " Each seed has its tasks in another order." if len(streams) > 1 else ""
     sections = [
         f"<p>{len(study.contenders)} ways to grow a zoo, side by side. Each zoo is a run of its "
         f"own, as {escape(study.run_names[0])}.</p>"
         f"<section>{table(header, rows)}<p class=caption>In %{over}; differences, and forward "
-        f"transfer (learning accuracy minus Isolated's), are paired by seed.{clear}</p></section>"
-        + failed
+        f"transfer (learning accuracy minus Isolated's), are paired by seed.{clear}{orders}</p>"
+        f"</section>{failed}"
     ]
     if grown:
         drawing = contenders_drawing(
@@ -128,18 +134,24 @@ def comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> lis
             [contender.images for contender, *_ in grown],
         )
         sections.append(figure_section(drawing, files))
-    matrices = {c.name: [run.accuracy for run in several] for c, _, several in grown if several}
-    if matrices:
+    runs = {contender.name: several for contender, _, several in grown if several}
+    if runs:
+        matrices = {name: [run.accuracy for run in several] for name, several in runs.items()}
         sections.append(figure_section(bands_drawing(matrices, name="bands"), files))
-        final = np.array([np.mean([a[-1] for a in s], axis=0) for s in matrices.values()])
-        first = next(run for several in study.runs for run in several)
-        names = [task.name for task in first.tasks]
-        sections.append(figure_section(tasks_drawing(list(matrices), final, names), files))
+        names = [task.name for task in next(iter(runs.values()))[0].tasks]
+        final = np.array([_final(several, names).mean(axis=0) for several in runs.values()])
+        sections.append(figure_section(tasks_drawing(list(runs), final, names), files))
         files["by-task.csv"] = csv_bytes(
             ("contender", *names),
-            [(name, *numbers(values)) for name, values in zip(matrices, final, strict=True)],
+            [(name, *numbers(values)) for name, values in zip(runs, final, strict=True)],
         )
     return [*sections, _timeline(study, files, name="comparison-timeline")]
+
+
+def _final(runs: Sequence[StoredRun], names: Sequence[str]) -> Floats:
+    """Accuracy in the end, shape (runs, tasks), of tasks by name: runs may have other orders."""
+    by_name = [dict(zip([t.name for t in r.tasks], r.accuracy[-1], strict=True)) for r in runs]
+    return np.array([[accuracy[name] for name in names] for accuracy in by_name])
 
 
 def _timeline(study: StoredStudy, files: dict[str, bytes], *, name: str) -> str:
