@@ -20,7 +20,7 @@ from zoo_ray.stored_studies import find_stored
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
-    """A comparison `modes` and a competition `pairs$`, and their store."""
+    """A comparison `modes`, one with orders by seed, `orders`, and a competition `pairs$`."""
     folder = tmp_path_factory.mktemp("studies")
     write_idx_dataset(folder / "data", classes=6, train=6, test=5)
     raw = {
@@ -32,6 +32,7 @@ def studies(tmp_path_factory):
     config = validate_config(raw, source="test")
     contenders = [mode_contender(config, mode) for mode in ("continual", "isolated", "multihead")]
     compared = compare(config, contenders=contenders, seeds=[0, 1], name="modes")
+    compare(config, contenders=contenders, seeds=[0, 1], name="orders", shuffle=True)
     competed = compete(config, seeds=[0, 1], name="pairs$")
     return compared, competed, Store(config.store)
 
@@ -58,6 +59,22 @@ def test_a_comparison_shows_its_contenders(studies):
     fits = table_of(page, "comparison-timeline.csv")
     assert len(fits) - 1 == compared.fitted
     assert {row[4] for row in fits[1:]} == {"certain"}
+
+
+def test_of_tasks_in_other_orders_each_seed_counts_by_task(studies):
+    store = studies[2]
+    found = find_stored(store, ["orders"])
+    page = report_page([], comparison=found.comparison)
+    assert "Each seed has its tasks in another order" in page.html
+    one, other = found.comparison.runs[0]
+    (_, *names), row = table_of(page, "by-task.csv")[:2]
+    for name, mean in zip(names, row[1:], strict=True):
+        ends = [run.accuracy[-1][run.task(name)] for run in (one, other)]
+        assert float(mean) == sum(ends) / 2
+    assert one.task(names[0]) != other.task(names[0])
+    # Side by side they are one zoo over two seeds.
+    (side,) = {r[0] for r in table_of(report_page([one, other]), "comparison.csv")[1:]}
+    assert side == "orders.continual"
 
 
 def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
