@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
 _BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
+_OWN = ("recipe.network", "zoo.weights")
 _WIDE = 200  # columns
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
@@ -486,25 +487,27 @@ def _submission(words: Sequence[str]) -> "Submission":
         search = read_search(inner.config, overrides=_overrides(inner, base="base."))
         raw, run = search.model_dump(mode="json", exclude_unset=True), search.base
         raw["base"]["store"] = run.store
-        networks = search.space["recipe.network"].choice if "recipe.network" in search.space else ()
+        own = [name for key in _OWN if key in search.space for name in search.space[key].choice]
     else:
         run = _config(inner)
         raw = run.model_dump(mode="json", exclude_unset=True) | {"store": run.store}
-        networks = ()
+        own = []
     options = ["--json"] if inner.json else []
+    if getattr(inner, "shuffle", False):
+        options.append("--shuffle")
     for option in ("modes", "seeds"):
         if given := getattr(inner, option, None):
             options += [f"--{option}", *map(str, given)]
     for items in getattr(inner, "vary", []):
         options += ["--vary", *items]
         pairs = (item.partition("=") for item in items)
-        networks += tuple(value.strip() for key, _, value in pairs if key == "recipe.network")
+        own += [value.strip() for key, _, value in pairs if key.strip() in _OWN]
     return Submission(
         command=words[0],
         name=check_name(_name(inner)),
         config=raw,
         options=tuple(options),
-        networks=(run.recipe.network, *map(str, networks)),
+        own=(run.recipe.network, run.zoo.weights, *map(str, own)),
     )
 
 

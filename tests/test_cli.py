@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import yaml
-from toys import TRUNK
+from toys import RULE, TRUNK
 
 import run_cluster
+from zoo_ray import own_code
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -161,7 +162,7 @@ def test_a_network_with_other_arguments_is_another_run(config_file, refused, wri
     ("source", "said"),
     [
         ("1 / 0", "importing MODULE: ZeroDivisionError: division by zero"),
-        ("Tiny = print", "MODULE.py is no subclass of torch.nn.Module"),
+        ("Tiny = print", "MODULE.Tiny is no subclass of torch.nn.Module"),
         (TRUNK.replace("width=4", "depth"), "TypeError: "),
         (TRUNK.replace("5, stride", "99, stride"), "RuntimeError: "),
     ],
@@ -172,6 +173,23 @@ def test_a_network_that_is_none(config_file, refused, write_module, command, sou
     message = refused(command, config_file(recipe={"network": f"{module}.Tiny"}))
     assert f"recipe.network = {module}.Tiny: " in message
     assert said.replace("MODULE", module) in message
+
+
+def test_a_run_is_drawn_by_ones_own_rule_and_goes_on_with_no_other(
+    config_file, refused, write_module, tmp_path, capfd
+):
+    module = write_module(RULE)
+    config = config_file(zoo={"tasks_per_member": 2, "weights": f"{module}.easiest"})
+    assert run_cluster.main(["train", config]) == 0
+    capfd.readouterr()
+    (tmp_path / f"{module}.py").write_text(RULE.replace("5", "4"))
+    own_code._load.cache_clear()
+    assert "zoo.weights (its file)" in refused("train", config)
+    said = refused("check", config, "--set", f"zoo.weights={module}.hardest", "--name", "other")
+    assert f"zoo.weights = {module}.hardest: " in said
+    assert "has no hardest" in said
+    sharp = refused("check", config, "--set", "zoo.sharpness=2")
+    assert "sharpness = 2.0 goes with weights: boosting" in sharp
 
 
 def test_a_network_whose_training_fails(config_file, write_module, tmp_path, capfd):

@@ -18,6 +18,7 @@ LAYERS = [
         "zoo_ray.diary",
         "zoo_ray.errors",
         "zoo_ray.keys",
+        "zoo_ray.own_code",
         "zoo_ray.rules",
         "zoo_ray.stops",
         "zoo_ray.task",
@@ -136,7 +137,7 @@ def test_only_the_cluster_imports_ray(name):
 
 
 PURE = (
-    *("zoo_ray.keys", "zoo_ray.rules", "zoo_ray.task"),
+    *("zoo_ray.errors", "zoo_ray.keys", "zoo_ray.own_code", "zoo_ray.rules", "zoo_ray.task"),
     *("zoo_ray.members", "zoo_ray.networks", "zoo_ray.zoo"),
 )
 

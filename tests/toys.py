@@ -44,6 +44,15 @@ class Tiny(nn.Module):
 """
 """The module of a user's own trunk, with statistics and dropout."""
 
+RULE = """
+import numpy as np
+
+
+def easiest(losses, members):
+    return np.exp(-5 * losses) / (1 + members)
+"""
+"""The module of a user's own rule of weights."""
+
 
 def toy_part(samples: int, *, classes: int, size: int, channels: int, seed: int) -> Part:
     """Noise whose brightness tells the class; classes take turns."""

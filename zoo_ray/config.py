@@ -23,7 +23,8 @@ from pydantic import (
 from zoo_ray.address import is_remote, parse_address
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.keys import unit_intervals
-from zoo_ray.networks import is_own, parse_wide_resnet
+from zoo_ray.networks import parse_wide_resnet
+from zoo_ray.own_code import is_own
 from zoo_ray.rules import Mode, Rules
 
 Auto = Literal["auto"]
@@ -231,6 +232,11 @@ def _are_plain(arguments: Any) -> Any:
     return arguments
 
 
+def _check_dotted(name: str, otherwise: str) -> None:
+    if not (is_own(name) and all(part.isidentifier() for part in name.split("."))):
+        raise ValueError(otherwise)
+
+
 class RecipeConfig(Section):
     """How a member is fitted."""
 
@@ -272,8 +278,7 @@ class RecipeConfig(Section):
     @classmethod
     def _is_a_network(cls, network: str) -> str:
         if is_own(network):
-            if not all(part.isidentifier() for part in network.split(".")):
-                raise ValueError("a network of your own is given as package.module.ClassName")
+            _check_dotted(network, "a network of your own is given as package.module.ClassName")
         elif network != "small_conv":
             parse_wide_resnet(network)
         return network
@@ -305,6 +310,7 @@ _MODES_OF: dict[str, tuple[Mode, ...]] = {
     "rounds": ("multitask",),
     "warm_start": ("multitask",),
     "closing_rounds": _DRAWN,
+    "weights": ("continual", "multitask"),
 }
 
 
@@ -328,10 +334,28 @@ class ZooConfig(Section):
     """Whether `multitask` begins with a member on all tasks."""
     closing_rounds: Annotated[int, Field(ge=0, le=10_000, strict=True)] = 0
     """Rounds of members after the stream, on the tasks that have the fewest."""
+    weights: str = "boosting"
+    """How tasks weigh in the draw: `boosting`, as in the paper; or a function of your own, as
+    `package.module.function` (see `zoo_ray.zoo.weights`)."""
     sharpness: Annotated[Number, Field(ge=0, le=100)] = 1.0
     """How much losses matter to the boosting weights; 1: as in the paper."""
     count_penalty: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """A task's weight is divided by its number of members to this power; 0: as in the paper."""
+
+    @field_validator("weights")
+    @classmethod
+    def _is_a_rule(cls, weights: str) -> str:
+        if weights != "boosting":
+            _check_dotted(
+                weights, "allowed are boosting, and a function as package.module.function"
+            )
+        return weights
+
+    @model_validator(mode="after")
+    def _sharpness_goes_with_boosting(self) -> "ZooConfig":
+        if is_own(self.weights) and self.sharpness != 1:
+            raise ValueError(f"sharpness = {self.sharpness} goes with weights: boosting")
+        return self
 
     @model_validator(mode="after")
     def _goes_with_the_mode(self) -> "ZooConfig":

@@ -13,11 +13,13 @@ from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
-from zoo_ray.networks import check_image_shape, is_own
+from zoo_ray.networks import check_image_shape
 from zoo_ray.offer import Offer, WorkerPlan, plan_workers, this_machine
+from zoo_ray.own_code import UnusableCode, is_own
 from zoo_ray.rules import Rules
 from zoo_ray.task import Task, same_shape
 from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.weights import with_source
 
 log = logging.getLogger("zoo_ray")
 
@@ -86,7 +88,7 @@ class Plan:
             self,
             config=config,
             tasks=[self.tasks[task] for task in arrivals],
-            rules=config.rules,
+            rules=with_source(config.rules),
             recipe=recipe,
             arrivals=arrivals,
         )
@@ -116,7 +118,7 @@ def plan_run(
         UserError: the data, the workers or the network do not allow it.
     """
     offer = offer or this_machine()
-    rules = config.rules
+    rules = with_source(config.rules)
     members = members or rules.members
     # Before the data are read: a slip in `workers` should not take as long to see as a download.
     workers = plan_workers(
@@ -194,11 +196,11 @@ def _trunk_key(config: RunConfig) -> str:
 
 
 def _check_own_network(config: RunConfig, shape: tuple[int, int, int]) -> None:
-    from zoo_ray.networks.own import UnusableTrunk, check_trunk  # imports torch
+    from zoo_ray.networks.own import check_trunk  # imports torch
 
     try:
         check_trunk(config.recipe.network, key=_trunk_key(config), image_shape=shape)
-    except UnusableTrunk as error:
+    except UnusableCode as error:
         raise UserError(
             f"recipe.network = {config.recipe.network}: {error}; the README says what is asked of "
             "a network of your own"

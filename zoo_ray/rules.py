@@ -20,7 +20,8 @@ class Rules:
         members_per_episode: m.
         seed: the run's seed.
         rounds: of a multi-task zoo, its warm start not counted; 0 in other modes.
-        warm_start, closing_rounds, sharpness, count_penalty, replay: see there.
+        warm_start, closing_rounds, weights, sharpness, count_penalty, replay: see there.
+        weights_source: SHA-256 of the file of the user's own `weights`; empty: of any.
     """
 
     tasks: int
@@ -31,6 +32,8 @@ class Rules:
     rounds: int = 0
     warm_start: bool = False
     closing_rounds: int = 0
+    weights: str = "boosting"
+    weights_source: str = ""
     sharpness: float = 1.0
     count_penalty: float = 0.0
     replay: float = 1.0

@@ -274,6 +274,7 @@ def _run_record(plan: Plan) -> RunRecord:
         tasks=task_records(plan.tasks),
         episodes=plan.rules.episodes,
         versions=versions(),
+        weights_source=plan.rules.weights_source,
     )
 
 
@@ -323,6 +324,8 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
         for key, value in after.items()
         if before.get(key) != value
     ]
+    if not differing and record.weights_source != now.weights_source:
+        differing.append("zoo.weights (its file)")
     ours, theirs = ([task.digest for task in it.tasks] for it in (now, record))
     if ours != theirs and sorted(ours) == sorted(theirs):
         differing.append("benchmark (its tasks arrive in another order)")

@@ -346,6 +346,7 @@ def _record(
         recipe=plan.recipe.to_dict(),
         tasks=task_records(plan.tasks),
         versions=versions(),
+        weights_source=plan.rules.weights_source,
     )
     # Another command may have begun a search of this name since we looked.
     there = store.record_search(name, now) if record is None else record
@@ -359,6 +360,8 @@ def _record(
     ]
     if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
         differing.append("base.benchmark (its tasks, or their images)")
+    if there.weights_source != now.weights_source and not differing:
+        differing.append("base.zoo.weights (its file)")
     if differing:
         raise UserError(
             f"--name {name}: this search exists in store {store.shown} with another "

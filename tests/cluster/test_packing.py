@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from toys import TRUNK
+from toys import RULE, TRUNK
 
 import run_cluster
 from zoo_ray.cluster.packing import Submission, pack
@@ -84,11 +84,21 @@ def test_a_search_and_its_base_come_along(folder):
 
 
 def test_options_of_a_comparison_come_along():
-    words = ["compare", QUICKSTART, "--seeds", "0", "1", "--modes", "continual", "isolated"]
+    words = [
+        "compare",
+        QUICKSTART,
+        "--seeds",
+        "0",
+        "1",
+        "--modes",
+        "continual",
+        "isolated",
+        "--shuffle",
+    ]
     submission = run_cluster._submission([*words, "--vary", "zoo.sharpness=2", "recipe.lr=0.1"])
     assert submission.entrypoint() == (
         "python run_cluster.py compare config.yaml --name=quickstart --address auto "
-        "--modes continual isolated --seeds 0 1 --vary zoo.sharpness=2 recipe.lr=0.1"
+        "--shuffle --modes continual isolated --seeds 0 1 --vary zoo.sharpness=2 recipe.lr=0.1"
     )
     assert Submission.from_metadata(submission.to_metadata()) == submission
 
@@ -108,6 +118,18 @@ def test_ones_own_network_comes_along(folder, write_module, way):
     assert (folder / f"{name}.py").read_text() == TRUNK
 
 
+@pytest.mark.parametrize("way", ["train", "vary", "space"])
+def test_ones_own_rule_of_weights_comes_along(folder, write_module, way):
+    name = write_module(RULE)
+    if way == "train":
+        packed(folder, "train", QUICKSTART, "--set", f"zoo.weights={name}.easiest")
+    elif way == "vary":
+        packed(folder, "compare", QUICKSTART, "--vary", f"zoo.weights={name}.easiest")
+    else:
+        packed(folder, "tune", SEARCH, "--set", f"space.zoo.weights={{choice: [{name}.easiest]}}")
+    assert (folder / f"{name}.py").read_text() == RULE
+
+
 def test_a_package_comes_whole_and_what_is_installed_stays(folder, tmp_path, monkeypatch):
     package = tmp_path / "mynets"
     package.mkdir()
@@ -122,7 +144,7 @@ def test_a_package_comes_whole_and_what_is_installed_stays(folder, tmp_path, mon
 
 
 def test_a_network_that_is_nowhere(folder):
-    with pytest.raises(UserError, match=r"no module nowhere in the working directory"):
+    with pytest.raises(UserError, match=r"nowhere: there is no such module in the working"):
         packed(folder, "train", QUICKSTART, "--set", "recipe.network=nowhere.Net")
 
 

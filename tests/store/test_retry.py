@@ -226,6 +226,8 @@ def test_the_endpoint_may_come_from_the_environment(s3_server, s3_address, monke
 
 def test_a_signal_is_heard_while_a_server_is_silent(s3_server, s3_address):
     files = open_files(parse_address(s3_address), patience_s=60)
+    # What a shell starts in the background ignores it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     s3_server.freeze()
     try:
         threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
@@ -234,4 +236,5 @@ def test_a_signal_is_heard_while_a_server_is_silent(s3_server, s3_address):
             files.read("runs/a")
         assert time.monotonic() - started < 30  # half of its patience
     finally:
+        signal.signal(signal.SIGINT, before)
         s3_server.thaw()

@@ -17,7 +17,7 @@ import zoo_ray
 from zoo_ray.address import is_remote, parse_address
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
-from zoo_ray.networks import is_own
+from zoo_ray.own_code import is_own
 
 _CONFIG = "config.yaml"
 _WITH_PATHS = ("folder", "npz", "parquet", "idx")
@@ -33,14 +33,14 @@ class Submission:
         config: the command's configuration, validated, as plain values; what it leaves out is left
             to its defaults.
         options: of the command, besides its configuration and name.
-        networks: dotted names of the user's own trunks that it may want.
+        own: dotted names of the user's own code that it may want (others mean nothing).
     """
 
     command: str
     name: str
     config: Mapping[str, Any]
     options: tuple[str, ...] = ()
-    networks: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
     @property
     def store(self) -> str:
@@ -62,7 +62,7 @@ class Submission:
             "run": self.name,
             "config": json.dumps(self.config),
             "options": json.dumps(self.options),
-            "networks": json.dumps(self.networks),
+            "networks": json.dumps(self.own),
         }
 
     @staticmethod
@@ -74,7 +74,7 @@ class Submission:
                 name=(metadata or {})["run"],
                 config=json.loads((metadata or {})["config"]),
                 options=tuple(json.loads((metadata or {})["options"])),
-                networks=tuple(json.loads((metadata or {})["networks"])),
+                own=tuple(json.loads((metadata or {})["networks"])),
             )
         except (KeyError, ValueError, TypeError):
             return None
@@ -101,12 +101,12 @@ class Submission:
             benchmark["data_dir"] = str(Path(data_dir).expanduser().absolute())
         run["benchmark"] = benchmark
         config = {**self.config, "base": run} if "base" in self.config else run
-        return Submission(self.command, self.name, config, self.options, self.networks)
+        return Submission(self.command, self.name, config, self.options, self.own)
 
 
 def pack(submission: Submission, folder: Path, *, script: Path) -> None:
     """Write what a job needs into an empty folder, from which it will run: the project's code, its
-    configuration, and the files of the user's own networks.
+    configuration, and the files of the user's own code.
 
     Args:
         submission: the command.
@@ -114,7 +114,7 @@ def pack(submission: Submission, folder: Path, *, script: Path) -> None:
         script: the command line, run_cluster.py.
 
     Raises:
-        UserError: a network's module is not to be found.
+        UserError: a module of theirs is not to be found.
     """
     package = Path(zoo_ray.__file__).parent
     _copy_sources(package, folder / package.name)
@@ -123,7 +123,7 @@ def pack(submission: Submission, folder: Path, *, script: Path) -> None:
         yaml.safe_dump(dict(submission.config), allow_unicode=True, sort_keys=False),
         encoding="utf-8",
     )
-    for module in sorted({name.partition(".")[0] for name in submission.networks if is_own(name)}):
+    for module in sorted({name.partition(".")[0] for name in submission.own if is_own(name)}):
         for path in _own_modules(module):
             if path.is_dir():
                 _copy_sources(path, folder / path.name)
@@ -136,8 +136,8 @@ def _own_modules(name: str) -> Iterator[Path]:
     found = importlib.util.find_spec(name)
     if found is None:
         raise UserError(
-            f"recipe.network = {name}...: there is no module {name} in the working directory or "
-            "elsewhere on Python's path"
+            f"{name}: there is no such module in the working directory or elsewhere on Python's "
+            "path"
         )
     origin = [found.origin] if found.origin and found.has_location else []
     paths = [Path(path) for path in found.submodule_search_locations or origin]

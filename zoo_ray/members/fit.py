@@ -27,7 +27,7 @@ from zoo_ray.members.spec import MemberSpec
 from zoo_ray.members.training import Misfit, Training, TrainingSet, steps_one_by_one
 from zoo_ray.networks import build_network
 from zoo_ray.networks.heads import MultiHead
-from zoo_ray.networks.own import UnusableTrunk
+from zoo_ray.own_code import UnusableCode
 from zoo_ray.task import Task
 
 __all__ = ["FitFailed", "Misfit", "OutOfMemory", "fit", "release_memory"]
@@ -234,7 +234,7 @@ def _new_network(
                 dropout=spec.recipe.dropout,
                 trunk_key=spec.recipe.trunk,
             )
-        except UnusableTrunk as error:
+        except UnusableCode as error:
             raise FitFailed(f"recipe.network = {spec.recipe.network}: {error}") from error
 
 

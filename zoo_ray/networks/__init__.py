@@ -7,16 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from zoo_ray.own_code import is_own
+
 if TYPE_CHECKING:
     from zoo_ray.networks.heads import MultiHead
 
 _SMALL_CONV = (28, 84)
 _WIDE_RESNET = (8, 1024)
-
-
-def is_own(name: str) -> bool:
-    """Whether it is the dotted name of a user's own trunk (see `zoo_ray.networks.own`)."""
-    return "." in name
 
 
 def check_image_shape(name: str, image_shape: tuple[int, int, int]) -> None:

@@ -35,6 +35,7 @@ class RunRecord(BaseModel):
         episodes: how many the zoo has when it is grown; None in records older than this key, which
             have one for each task.
         versions: of Python and the packages that ran.
+        weights_source: SHA-256 of the file of the user's own rule of weights; empty: there is none.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -44,6 +45,7 @@ class RunRecord(BaseModel):
     tasks: list[TaskRecord]
     episodes: int | None = None
     versions: dict[str, str]
+    weights_source: str = ""
 
 
 class SearchRecord(BaseModel):
@@ -55,6 +57,7 @@ class SearchRecord(BaseModel):
         recipe: of the base run, resolved.
         tasks: the stream.
         versions: of Python and the packages that ran.
+        weights_source: of the base run, as of a run.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -63,6 +66,7 @@ class SearchRecord(BaseModel):
     recipe: dict[str, Any]
     tasks: list[TaskRecord]
     versions: dict[str, str]
+    weights_source: str = ""
 
 
 class NamedFolder(NamedTuple):

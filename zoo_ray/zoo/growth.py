@@ -11,16 +11,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from zoo_ray.errors import UserError
 from zoo_ray.keys import hash_bits
 from zoo_ray.members.spec import MemberSpec, Recipe
 from zoo_ray.rules import Rules
 from zoo_ray.task import PartName, Predictions, TaskLabels
-from zoo_ray.zoo.boosting import Floats, boosting_weights, mean_log_loss
+from zoo_ray.zoo.boosting import Floats, mean_log_loss
 from zoo_ray.zoo.buffer import Buffer
 from zoo_ray.zoo.ensemble import Ensemble
 from zoo_ray.zoo.forecast import Predictor, Standing, mean_change
 from zoo_ray.zoo.metrics import Metrics, metrics
 from zoo_ray.zoo.schedule import Draw, Slot, draw_episode, prospects, settled_episodes
+from zoo_ray.zoo.weights import task_weights
 
 # So many members that are here early are folded into the guess of what comes after them: a bound
 # on the work, and guesses that far ahead are vague anyway.
@@ -119,8 +121,8 @@ class Growth:
         self._score_test = score_test
         self._buffer = Buffer(tasks, fraction=rules.replay)
         self._ensemble = Ensemble(tasks, rows=[self._buffer.rows(i) for i in range(len(tasks))])
-        before = [self._ensemble.loss(task) for task in range(rules.known(1))]
-        self._weights = boosting_weights(before, sharpness=rules.sharpness)
+        before = np.array([self._ensemble.loss(task) for task in range(rules.known(1))])
+        self._weights = task_weights(rules, losses=before, members=np.zeros(len(before)))
         self._drawn = np.zeros(len(tasks))
         self._wanted: dict[str, Wanted] = {}
         self._draws: dict[int, list[Wanted]] = {}
@@ -181,9 +183,12 @@ class Growth:
                 losses[task] = mean_log_loss(total / weight)
             return losses
 
-        found = prospects(
-            self.rules, standings, count=count, least=least, fold=fold, predict=predict
-        )
+        try:
+            found = prospects(
+                self.rules, standings, count=count, least=least, fold=fold, predict=predict
+            )
+        except UserError:  # of a rule of the user's own, which need not take guesses
+            return []
         members = [(self._member(prospect.draw), prospect.worth) for prospect in found]
         return [(w, worth) for w, worth in members if w.spec.digest not in self._here]
 
@@ -343,11 +348,12 @@ class Growth:
             )
         seen = range(self.rules.seen(episode))
         losses = np.array([self._ensemble.loss(task) for task in seen])
+        members_of_task = tuple(self._ensemble.members(task) for task in seen)
         self.episodes.append(
             Episode(
                 members=tuple(members),
                 weights=self._weights,
-                members_of_task=tuple(self._ensemble.members(task) for task in seen),
+                members_of_task=members_of_task,
                 losses=losses,
                 validation_accuracy=self._accuracies(seen, "validation"),
                 test_accuracy=self._accuracies(seen, "test")
@@ -355,7 +361,8 @@ class Growth:
                 else np.full(len(seen), np.nan),
             )
         )
-        self._weights = boosting_weights(losses, sharpness=self.rules.sharpness)
+        counts = np.array(members_of_task, dtype=np.float64)
+        self._weights = task_weights(self.rules, losses=losses, members=counts)
 
     def _weight(self, task: int, episode: int) -> float:
         """Of a member's prediction on a task, in the average: those that saw the task whole weigh

@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zoo_ray.own_code import is_own
 from zoo_ray.rules import Rules
-from zoo_ray.zoo.boosting import Floats, boosting_weights, draw_noise, draw_tasks
+from zoo_ray.zoo.boosting import Floats, draw_noise, draw_tasks
 from zoo_ray.zoo.forecast import Forecast, Predictor, Standing, mean_change
+from zoo_ray.zoo.weights import task_weights
 
 URGENCY = 0.97
 """Worth of a member an episode later: what is wanted next is what the others wait for. Replayed,
@@ -188,7 +190,7 @@ def prospects(
         if not whole:
             known.pop(episode - 1, None)
         forecast = forecast.after(members, known)
-        if rules.count_penalty:
+        if rules.count_penalty or is_own(rules.weights):
             more = np.sum([slot.inclusion for slot in outlook], axis=0)
             having = np.append(having + more, rules.members_per_episode)
     return sorted(found, key=lambda prospect: -prospect.worth)
@@ -206,7 +208,7 @@ class _Outlook(NamedTuple):
 def _outlook(
     rules: Rules, episode: int, forecast: Forecast, settled: bool, members: Floats
 ) -> list[_Outlook]:
-    weights = boosting_weights(forecast.losses, sharpness=rules.sharpness)
+    weights = task_weights(rules, losses=forecast.losses, members=members)
     if settled:
         draws = draw_episode(rules, episode=episode, weights=weights, members=members)
         return [_Outlook(draw, _share(draw), []) for draw in draws]

@@ -1,0 +1,80 @@
+"""Code of the user's own that a configuration names: found, and told from other versions of it."""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from inspect import isfunction
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+class UnusableCode(ValueError):
+    """A user's code is not as it must be; the message says in which way, in one line."""
+
+
+def is_own(name: str) -> bool:
+    """Whether it is the dotted name of a user's own code, and not the name of something here."""
+    return "." in name
+
+
+def find_own(name: str, *, source: str | None = None) -> tuple[Any, str]:
+    """What a name stands for, and the SHA-256 of the file that defines it.
+
+    Args:
+        name: as `package.module.ClassName`.
+        source: that the file must have; None: any.
+
+    Raises:
+        UnusableCode: there is no such thing, or its file is another.
+    """
+    module_name, _, last = name.rpartition(".")
+    with their_errors(f"importing {module_name}"):
+        module, there = _load(module_name)
+        found = getattr(module, last, None)
+    if found is None:
+        raise UnusableCode(f"{module.__file__} has no {last}")
+    is_named = isinstance(found, type) or isfunction(found)
+    if is_named and found.__module__ != module_name:
+        raise UnusableCode(
+            f"{last} is defined elsewhere; give {found.__module__}.{found.__qualname__}"
+        )
+    if source not in (None, there):
+        raise UnusableCode(
+            f"the file of {name} is not the one that the run was begun with; give every machine "
+            "the same, and begin again after a change"
+        )
+    return found, there
+
+
+@contextmanager
+def their_errors(what: str) -> Iterator[None]:
+    """Whatever goes wrong in a user's code, as UnusableCode."""
+    try:
+        yield
+    except UnusableCode:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnusableCode(f"{what}: {said}") from error
+
+
+@cache
+def _load(name: str) -> tuple[ModuleType, str]:
+    """A module and the SHA-256 of its file, as it was when this process first wanted it: what is
+    loaded is not loaded again."""
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise  # its package is there, and asks for another
+        found = None
+    if found is None or found.origin is None or not found.has_location:
+        raise UnusableCode(
+            f"there is no module {name} in the working directory or elsewhere on Python's path"
+        )
+    source = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    return importlib.import_module(name), source
