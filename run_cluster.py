@@ -231,7 +231,8 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
             on_progress=live.update_comparison,
             started=STARTED,
         )
-    _show(arguments, people, competition_table(result.mean, tasks=result.tasks, title=name))
+    table = competition_table(result.mean, by_seed=result.by_seed, tasks=result.tasks, title=name)
+    _show(arguments, people, table)
     _show(arguments, people, _members_line(result))
     _show_json(arguments, **result.to_dict())
     return 0

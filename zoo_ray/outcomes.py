@@ -9,6 +9,7 @@ import numpy as np
 
 from zoo_ray.members.spec import Recipe
 from zoo_ray.rules import Rules
+from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics
 
 
@@ -69,6 +70,20 @@ def interval_95(spread: OverSeeds) -> tuple[float, float] | None:
     count = len(spread.by_seed)
     half = float(stdtrit(count - 1, 0.975)) * spread.sd / math.sqrt(count)
     return spread.mean - half, spread.mean + half
+
+
+def clear_shares(by_seed: Sequence[Floats]) -> tuple[float, float]:
+    """Shares of the numbers that are clearly above, and below, 0: the 95% interval of their mean
+    over the seeds leaves it out.
+
+    Args:
+        by_seed: two arrays of one shape at least; NaN in all of them: no number.
+    """
+    columns = np.stack([one[~np.isnan(one)] for one in by_seed], axis=1).tolist()
+    intervals = [interval_95(spread) for column in columns if (spread := Spread.of(column))]
+    above = sum(low > 0 for low, _ in filter(None, intervals))
+    below = sum(high < 0 for _, high in filter(None, intervals))
+    return above / len(columns), below / len(columns)
 
 
 @dataclass(frozen=True)

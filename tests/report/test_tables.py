@@ -2,13 +2,15 @@
 
 import io
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from zoo_ray.members.spec import Recipe
 from zoo_ray.outcomes import Outcome
-from zoo_ray.report.tables import comparison_table
+from zoo_ray.report.tables import comparison_table, competition_table
 from zoo_ray.rules import Rules
+from zoo_ray.zoo.competition import Competition, mean_competition
 from zoo_ray.zoo.metrics import Metrics
 
 RECIPE = Recipe("small_conv", 1, 16, 0.01, 0.0, False, False, "float32", 1)
@@ -37,3 +39,30 @@ def digits(text):
 @pytest.mark.parametrize("width", [200, 100, 80, 50])
 def test_numbers_are_never_cut_however_narrow_the_terminal(width):
     assert digits(shown(width)) == digits(shown(500))
+
+
+def test_what_a_task_gains_has_its_spread_over_seeds():
+    """The first task's gain is the same with every seed, the second's is not."""
+    by_seed = [
+        Competition(np.array([0.5, 0.5]), np.array([[np.nan, 0.02], [gain, np.nan]]))
+        for gain in (-0.01, 0.03)
+    ]
+    tables = {
+        seeds: competition_table(
+            mean_competition(by_seed[:seeds]), by_seed=by_seed[:seeds], tasks=["a", "b"], title="c"
+        )
+        for seeds in (1, 2)
+    }
+    out = io.StringIO()
+    Console(file=out, width=150).print(tables[2])
+    one, other = (line.split("│")[1:-1] for line in out.getvalue().splitlines() if "50.00%" in line)
+    assert [cell.strip() for cell in one] == [
+        *("1  a", "50.00%", "+2.00±0.00*", "2 (+2.00)", "2 (+2.00)", "+1.00±2.83"),
+    ]
+    assert [cell.strip() for cell in other][2] == "+1.00±2.83"
+    assert "in 100% of the cases there is a gain (clearly in 50%, clearly a loss in 0%)" in (
+        " ".join(out.getvalue().split())
+    )
+    Console(file=(alone := io.StringIO()), width=150).print(tables[1])
+    assert "±" not in alone.getvalue()
+    assert "clearly" not in alone.getvalue()

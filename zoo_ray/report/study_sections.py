@@ -25,6 +25,7 @@ from zoo_ray.report.studies import (
     tasks_drawing,
     together_drawing,
 )
+from zoo_ray.report.tables import COMPETITION_HEADER, competition_rows, gains_line
 from zoo_ray.stored import StoredRun
 from zoo_ray.stored_studies import StoredComparison, StoredCompetition, StoredStudy
 from zoo_ray.zoo.boosting import Floats
@@ -40,22 +41,19 @@ def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> l
         "mean accuracy alone": percent(float(mean.alone.mean())),
     }
     seeds = f"mean of {len(study.by_seed)} seeds" if len(study.by_seed) > 1 else "one seed"
-    header = ("", "task", "alone", "gains", "most from", "least from", "gives")
-    rows = []
-    for task, name in enumerate(names):
-        row = mean.gain[task]
-        best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
-        rows.append(
-            (
-                str(task + 1),
-                name,
-                percent(mean.alone[task]),
-                f"{100 * mean.helped[task]:+.2f}",
-                f"{best + 1} ({100 * row[best]:+.2f})",
-                f"{worst + 1} ({100 * row[worst]:+.2f})",
-                f"{100 * mean.helps[task]:+.2f}",
-            )
+    rows = [
+        (str(number), name, *row)
+        for number, (name, row) in enumerate(
+            zip(names, competition_rows(mean, study.by_seed), strict=True), start=1
         )
+    ]
+    header = ("", "task", *COMPETITION_HEADER)
+    clear = (
+        "<p class=caption>Mean ± standard deviation over the seeds; *, and clearly: the mean's 95% "
+        f"interval (Student's t) leaves out 0. {gains_line(mean, study.by_seed).capitalize()}.</p>"
+        if len(study.by_seed) > 1
+        else ""
+    )
     for file, matrix in (("competition", mean.gain), ("together", study.together)):
         files[f"{file}.csv"] = csv_bytes(
             ("", *names),
@@ -68,7 +66,7 @@ def competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> l
         f"<p>What {len(names)} tasks do for each other: members on one task and on every pair "
         f"({seeds}); gains in percentage points of test accuracy.</p>{cards(shown)}",
         figure_section(competition_drawing(mean, study.by_seed, names), files),
-        f"<section>{table(header, rows, named=2)}</section>",
+        f"<section>{table(header, rows, named=2)}{clear}</section>",
         figure_section(together_drawing(study.together, names), files),
         _timeline(study, files, name="competition-timeline"),
     ]

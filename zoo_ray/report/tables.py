@@ -11,6 +11,7 @@ from rich.table import Table
 from zoo_ray.outcomes import (
     Outcome,
     Spread,
+    clear_shares,
     difference,
     difference_text,
     forward_transfer,
@@ -111,29 +112,59 @@ def comparison_table(outcomes: Sequence[Outcome], *, title: str) -> RenderableTy
     return Group(*lines)
 
 
-def competition_table(found: Competition, *, tasks: Sequence[str], title: str) -> RenderableType:
+COMPETITION_HEADER = ("alone", "gains", "most from", "least from", "gives")
+
+
+def competition_rows(
+    mean: Competition, by_seed: Sequence[Competition]
+) -> list[tuple[str, str, str, str, str]]:
+    """For each task what `COMPETITION_HEADER` says."""
+    rows = []
+    for task, row in enumerate(mean.gain):
+        best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
+        rows.append(
+            (
+                _percent(mean.alone[task]),
+                difference_text(Spread.of([float(one.helped[task]) for one in by_seed])),
+                f"{best + 1} ({100 * row[best]:+.2f})",
+                f"{worst + 1} ({100 * row[worst]:+.2f})",
+                difference_text(Spread.of([float(one.helps[task]) for one in by_seed])),
+            )
+        )
+    return rows
+
+
+def gains_line(mean: Competition, by_seed: Sequence[Competition]) -> str:
+    """In how many of the cases there is a gain, and in how many it is clear."""
+    line = f"in {100 * mean.positive_share:.0f}% of the cases there is a gain"
+    if len(by_seed) > 1:
+        gains, losses = clear_shares([one.gain for one in by_seed])
+        line += f" (clearly in {100 * gains:.0f}%, clearly a loss in {100 * losses:.0f}%)"
+    return line
+
+
+def competition_table(
+    mean: Competition, *, by_seed: Sequence[Competition], tasks: Sequence[str], title: str
+) -> RenderableType:
     """What each task gains from others, and gives to them, and where most is gained and lost."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     table.add_column("task", overflow="fold", min_width=8)
-    for header in ("alone", "gains", "most from", "least from", "gives"):
+    for header in COMPETITION_HEADER:
         table.add_column(header, justify="right", overflow="fold")
-    for task, name in enumerate(tasks):
-        row = found.gain[task]
-        best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
-        table.add_row(
-            f"{task + 1}  {escape(name)}",
-            _percent(found.alone[task]),
-            f"{100 * found.helped[task]:+.2f}",
-            f"{best + 1} ({100 * row[best]:+.2f})",
-            f"{worst + 1} ({100 * row[worst]:+.2f})",
-            f"{100 * found.helps[task]:+.2f}",
+    rows = competition_rows(mean, by_seed)
+    for number, (name, row) in enumerate(zip(tasks, rows, strict=True), start=1):
+        table.add_row(f"{number}  {escape(name)}", *(cell.replace(" ± ", "±") for cell in row))
+    lines = [
+        "gained by fitting a task together with another, in percentage points of test accuracy",
+        f"{gains_line(mean, by_seed)}; mean difference of the two directions "
+        f"{100 * mean.asymmetry:.2f}",
+    ]
+    if len(by_seed) > 1:
+        lines.append(
+            f"mean ± standard deviation over {len(by_seed)} seeds; *, and clearly: the mean's 95% "
+            "interval (Student's t) leaves out 0"
         )
-    return Group(
-        table,
-        "gained by fitting a task together with another, in percentage points of test accuracy\n"
-        f"in {100 * found.positive_share:.0f}% of the cases there is a gain; mean difference of "
-        f"the two directions {100 * found.asymmetry:.2f}",
-    )
+    return Group(table, *lines)
 
 
 def _thousands(number: float) -> str:
