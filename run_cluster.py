@@ -305,8 +305,10 @@ def check(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.run import prepare
 
     config = _config(arguments)
-    with contextlib.redirect_stdout(sys.stderr):
-        plan, store, _ = prepare(config, name=_name(arguments), address=arguments.address)
+    with contextlib.ExitStack() as until_planned, contextlib.redirect_stdout(sys.stderr):
+        plan, store, _ = prepare(
+            config, name=_name(arguments), address=arguments.address, until=until_planned
+        )
     report = check_report(plan, store=store)
     # Long values are not cut in two: whoever copies them needs them whole.
     (people if arguments.json else _console()).print(report.text, soft_wrap=True)

@@ -12,9 +12,8 @@ from typing import Any, Literal
 from zoo_ray.config import RunConfig, override, validate_config, vary
 from zoo_ray.errors import UserError
 from zoo_ray.keys import hash_bits
-from zoo_ray.offer import WorkerPlan
 from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer, interval_95
-from zoo_ray.plan import Plan, plan_run
+from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import Progress, SearchProgress, training_samples
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.rules import Mode
@@ -311,13 +310,6 @@ def _plan(
     until_grown: contextlib.ExitStack,
 ) -> Plan:
     """The plan that all have in common, its data read; Ray is started meanwhile."""
-    offer = None
-    with_ray = config.workers.count != 0
-    if address is not None and with_ray:
-        from zoo_ray.cluster.session import cluster_offer, joined  # imports Ray
-
-        until_grown.enter_context(joined(address))
-        offer = cluster_offer()
     auto, is_begun = None, False
     for contender, seed in product(contenders, seeds):
         record = store.read_run(_run_name(name, contender, seed))
@@ -326,18 +318,13 @@ def _plan(
         if auto is not None:  # all others are of the same
             break
 
-    def start_ray(workers: WorkerPlan) -> None:
-        if workers.count and not is_begun:
-            from zoo_ray.cluster.session import local_ray  # imports Ray
-
-            until_grown.enter_context(local_ray())
-
-    return plan_run(
+    return plan_on_ray(
         config,
-        offer=offer,
+        address=address,
+        until=until_grown,
+        start=not is_begun,
         precision=auto,
         members=len(seeds) * sum(contender.config.rules.members for contender in contenders),
-        meanwhile=start_ray,
     )
 
 

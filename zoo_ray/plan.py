@@ -1,5 +1,6 @@
 """A plan: a configuration with its data read and all that it leaves open resolved."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -150,6 +151,50 @@ def plan_run(
         workers=workers,
         offer=offer,
         auto=precision,
+    )
+
+
+def plan_on_ray(
+    config: RunConfig,
+    *,
+    address: str | None,
+    until: contextlib.ExitStack,
+    start: bool,
+    precision: Precision | None = None,
+    members: int | None = None,
+    source: Source | None = None,
+) -> Plan:
+    """`plan_run` on the Ray that there is to be until a stack is closed; without workers on none.
+
+    Args:
+        config, precision, members, source: as of `plan_run`.
+        address: of a cluster, which is joined; None: this machine.
+        until: what closes it.
+        start: whether a local Ray is started while the data are read, if that takes a while.
+
+    Raises:
+        UserError: as `plan_run`; or the cluster cannot be joined.
+    """
+    offer = None
+    if address is not None and config.workers.count != 0:
+        from zoo_ray.cluster.session import cluster_offer, joined  # imports Ray
+
+        until.enter_context(joined(address))
+        offer = cluster_offer()
+
+    def start_ray(workers: WorkerPlan) -> None:
+        if start and workers.count:
+            from zoo_ray.cluster.session import local_ray  # imports Ray
+
+            until.enter_context(local_ray())
+
+    return plan_run(
+        config,
+        offer=offer,
+        precision=precision,
+        members=members,
+        source=source,
+        meanwhile=start_ray,
     )
 
 

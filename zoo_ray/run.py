@@ -15,8 +15,7 @@ from zoo_ray.benchmarks import Source
 from zoo_ray.config import RunConfig, ZooConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
-from zoo_ray.offer import WorkerPlan
-from zoo_ray.plan import Plan, plan_run
+from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.store import RunRecord, SearchRecord, Store, TaskRecord, check_name, run_folder
@@ -96,17 +95,18 @@ def prepare(
     *,
     name: str,
     address: str | None = None,
+    until: contextlib.ExitStack,
     source: Source | None = None,
-    on_new_run: Callable[[WorkerPlan], None] = lambda _: None,
+    start: bool = False,
 ) -> Prepared:
     """Resolve a run and hold it against what the store has under its name. Writes nothing.
 
     Args:
         config: what to run.
         name: of the run.
-        address: of a Ray cluster to join, if any.
+        address, until: of a Ray cluster to join, if any, and what leaves it.
         source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
-        on_new_run: called while the data are read, if that takes a while and the run is new.
+        start: whether a new run may start a Ray; see `zoo_ray.plan.plan_on_ray`.
 
     Raises:
         UserError: anything outside the program is not as it must be; see the message.
@@ -114,18 +114,13 @@ def prepare(
     store = Store(config.store)
     record = store.read_run(check_name(name))
     store.files.check_writable()
-    offer = None
-    if address is not None and config.workers.count != 0:
-        from zoo_ray.cluster.session import cluster_offer, connect  # imports Ray
-
-        connect(address)
-        offer = cluster_offer()
-    plan = plan_run(
+    plan = plan_on_ray(
         config,
-        offer=offer,
+        address=address,
+        until=until,
+        start=start and record is None,
         precision=recorded_precision(config, record),
         source=source,
-        meanwhile=on_new_run if record is None else lambda _: None,
     )
     if record is not None:
         refuse_other_configuration(plan, record, name=name)
@@ -160,19 +155,8 @@ def grow(
     """
     started = started or time.time()
     with contextlib.ExitStack() as until_grown:
-
-        def start_ray(workers: WorkerPlan) -> None:
-            if workers.count:
-                from zoo_ray.cluster.session import local_ray  # imports Ray
-
-                until_grown.enter_context(local_ray())
-
-        if address is not None and config.workers.count != 0:
-            from zoo_ray.cluster.session import joined  # imports Ray
-
-            until_grown.enter_context(joined(address))
         plan, store, record = prepare(
-            config, name=name, address=address, source=source, on_new_run=start_ray
+            config, name=name, address=address, until=until_grown, source=source, start=True
         )
         growth = plan.growth()
         tally = Tally(call=uuid.uuid4().hex)

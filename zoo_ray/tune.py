@@ -14,7 +14,7 @@ import yaml
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
-from zoo_ray.plan import Plan, plan_run
+from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
 from zoo_ray.run import recorded_precision, task_records, versions
@@ -181,22 +181,13 @@ def _plan(
     until_done: contextlib.ExitStack,
 ) -> Plan:
     """The base's plan, its data read; Ray is started meanwhile, for as long as the stack lasts."""
-    from zoo_ray.cluster.session import cluster_offer, joined, local_ray  # imports Ray
-
-    offer = None
-    if address is not None:
-        until_done.enter_context(joined(address))
-        offer = cluster_offer()
-
-    def start_ray(_: WorkerPlan) -> None:
-        until_done.enter_context(local_ray())
-
-    plan = plan_run(
+    plan = plan_on_ray(
         config.base,
-        offer=offer,
+        address=address,
+        until=until_done,
+        start=True,
         precision=recorded_precision(config.base, record),
         members=config.trials * config.most_members,
-        meanwhile=start_ray,
     )
     for task in plan.tasks:
         if len(task.validation) == 0:
