@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2: something outside the program is wrong)."""
     arguments = _parser().parse_args(argv)
     with contextlib.suppress(OSError):
-        # Networks of the user's own. Behind all else: no file of theirs hides a package.
+        # Code of the user's own. Behind all else: no file of theirs hides a package.
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
     people = _console(stderr=True)
@@ -474,6 +474,7 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
 def _submission(words: Sequence[str]) -> "Submission":
     """What is to run, from the words of its command line."""
     from zoo_ray.cluster.packing import Submission
+    from zoo_ray.compare import varied_contender
     from zoo_ray.search.config import read_search
     from zoo_ray.store import check_name
 
@@ -503,8 +504,8 @@ def _submission(words: Sequence[str]) -> "Submission":
             options += [f"--{option}", *map(str, given)]
     for items in getattr(inner, "vary", []):
         options += ["--vary", *items]
-        pairs = (item.partition("=") for item in items)
-        own += [value.strip() for key, _, value in pairs if key.strip() in _OWN]
+        varied = varied_contender(run, items).config
+        own += [varied.recipe.network, varied.zoo.weights]
     return Submission(
         command=words[0],
         name=check_name(_name(inner)),

@@ -103,6 +103,25 @@ def test_a_contender_that_cannot_be_grown_does_not_end_the_others(config):
         compare(config, contenders=contenders[1:], seeds=[0], name="d")
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_rule_of_weights_that_fails_late_does_not_end_the_others(config, again):
+    """Also if all of its members but the last are in the store."""
+    raw = config.model_dump(exclude_unset=True)
+    raw["benchmark"]["tasks"] = [[0, 1], [2, 3], [4, 5], [0, 5]]
+    config = validate_config(raw, source="test")
+    plain = mode_contender(config, "continual")
+    for _ in range(1 + again):
+        ruled = varied_contender(config, ["zoo.weights=toys.late"])
+        result = compare(config, contenders=[ruled, plain], seeds=[0], name="c")
+    bad, good = result.outcomes
+    assert good.problem is None
+    assert bad.problem.startswith("zoo.weights = toys.late: ")
+    assert bad.problem.endswith("a rule of your own")
+    assert "AssertionError: too late" in bad.problem
+    with pytest.raises(UserError, match="too late"):
+        grow(ruled.config, name="alone")
+
+
 def test_a_mode_drops_the_keys_that_have_no_meaning_in_it(config):
     raw = config.model_dump(exclude_unset=True)
     raw["zoo"] |= {"replay": 0.5, "closing_rounds": 2}

@@ -213,3 +213,9 @@ def replayed(growth, store) -> int:
     tally = Tally(call="another")
     replay(growth, store, tally=tally)
     return len(tally.others)
+
+
+def late(losses: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """A user's rule of weights that fails once three tasks are there, though not at first."""
+    assert len(members) != 3 or members.sum() <= 3, "too late"
+    return losses + 1

@@ -276,6 +276,7 @@ def grow_all(
             replay(zoo.growth, store, tally=tally)
         left = _record_finished(everyone, store)
         problems = _grow(everyone, plan, store, folder=folder, tally=tally, on_progress=on_progress)
+        problems |= {zoo.run: zoo.growth.problem for zoo in everyone if zoo.growth.problem}
     _record_finished(left, store)
     if len(problems) == len(everyone):
         raise UserError(f"no zoo could be grown; the first: {next(iter(problems.values()))}")
@@ -378,7 +379,7 @@ def _grow(
     on_progress: Callable[[SearchProgress, int], None],
 ) -> dict[str, str]:
     """Grow what is not finished; returns why zoos could not be grown, by run."""
-    left = [zoo for zoo in zoos if not zoo.growth.finished]
+    left = [zoo for zoo in zoos if not zoo.growth.finished and not zoo.growth.problem]
     asked = sum(zoo.plan.rules.members for zoo in zoos)
     if plan.workers.count == 0:
         return _grow_here(left, plan, store, tally, lambda progress: on_progress(progress, asked))
@@ -396,7 +397,7 @@ def _grow(
         )
         for number, zoo in enumerate(left):
             replay(zoo.growth, store, tally=tally)
-            if not zoo.growth.finished and number not in problems:
+            if not (zoo.growth.finished or zoo.growth.problem or number in problems):
                 raise UserError(not_shared(store))
         return {left[number].run: line for number, line in problems.items()}
     return {}

@@ -143,7 +143,8 @@ def _contender(config: RunConfig, name: str) -> Contender:
     zoo = config.zoo.in_mode("pairs" if name == "pairs" else "continual")
     if name == "together":
         keys = {"tasks_per_member": len(config.benchmark.tasks), "members_per_episode": 1}
-        zoo = zoo.model_copy(update={**keys, "closing_rounds": 0})
+        # Its members take all tasks: nothing is drawn.
+        zoo = zoo.model_copy(update={**keys, "closing_rounds": 0, "weights": "boosting"})
     return Contender(name, config.model_copy(update={"zoo": zoo}))
 
 

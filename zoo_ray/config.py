@@ -91,7 +91,8 @@ class BenchmarkConfig(Section):
     tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     order_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
-    """Decides a random order in which they arrive instead; null: as they are given."""
+    """Decides a random order in which they arrive instead, another one for a longer list; null: as
+    they are given."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
     """Degrees by which each task's images are turned, anticlockwise; null: none are."""
     permute: list[Annotated[int, Field(ge=0, le=1_000_000, strict=True)]] | None = None

@@ -1,11 +1,10 @@
 """How far a run is: plain data, from whoever fits to whoever shows it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from zoo_ray.members.member import FitProgress
-from zoo_ray.task import TaskLabels
 from zoo_ray.zoo.growth import Growth, Wanted
 
 
@@ -37,7 +36,7 @@ class FitState:
     def of(
         wanted: Wanted,
         *,
-        tasks: Sequence[TaskLabels],
+        names: Mapping[str, str],
         certain: bool,
         worker: str,
         progress: FitProgress | None,
@@ -46,7 +45,7 @@ class FitState:
 
         Args:
             wanted: the member.
-            tasks: the stream.
+            names: of the tasks, by digest.
             certain, worker: see above.
             progress: None: it has just begun.
         """
@@ -55,7 +54,7 @@ class FitState:
             digest=wanted.spec.digest,
             episode=wanted.slot.episode,
             index=wanted.slot.index,
-            tasks=tuple(tasks[position].name for position in wanted.tasks),
+            tasks=tuple(names[share.digest] for share in wanted.spec.tasks),
             certain=certain,
             epochs_done=progress.epochs_done if progress else 0.0,
             epochs=wanted.spec.recipe.epochs,

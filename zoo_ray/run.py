@@ -163,8 +163,10 @@ def grow(
         replay(growth, store, tally=tally)
         record_run(store, plan, record, name=name)
         progress = None
-        if not growth.finished:
+        if not growth.finished and not growth.problem:
             progress = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
+        if growth.problem:
+            raise UserError(growth.problem)
     figure = f"{store.shown}/runs/{name}/{_FIGURE}"
     if write_results(growth, store, name=name):
         from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
@@ -311,7 +313,7 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
     if not differing and record.weights_source != now.weights_source:
         differing.append("zoo.weights (its file)")
     ours, theirs = ([task.digest for task in it.tasks] for it in (now, record))
-    if ours != theirs and sorted(ours) == sorted(theirs):
+    if ours[: len(theirs)] != theirs and set(theirs) <= set(ours):
         differing.append("benchmark (its tasks arrive in another order)")
     elif ours[: len(theirs)] != theirs:
         differing.append("benchmark (its tasks, or their images, are not those of the run)")

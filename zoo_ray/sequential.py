@@ -34,7 +34,7 @@ def grow_here(
 
     Args:
         folder: of the run in the store.
-        growth: the zoo, brought as far as one likes; complete afterwards.
+        growth: the zoo, brought as far as one likes; complete afterwards, or it has a problem.
         store: where members are published, and read from.
         tasks: the stream.
         device: a torch device.
@@ -56,13 +56,14 @@ def grow_here(
     diary = Diary()
     timeline = Timeline(diary, store, folder=folder, workers=1)
     first_fit: float | None = None
+    names = {task.digest: task.name for task in growth.tasks}
 
     def show(*fits: FitState) -> Progress:
         progress = work.progress(fitted=len(tally.ours), first_fit=first_fit, fits=fits)
         on_progress(progress)
         return progress
 
-    while not growth.finished:
+    while not growth.finished and not growth.problem:
         wanted = growth.wanted()[0]
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):
@@ -74,9 +75,7 @@ def grow_here(
         first_fit = first_fit or time.time()
 
         def report(progress: FitProgress | None, wanted: Wanted = wanted) -> None:
-            fit = FitState.of(
-                wanted, tasks=growth.tasks, certain=True, worker="here", progress=progress
-            )
+            fit = FitState.of(wanted, names=names, certain=True, worker="here", progress=progress)
             show(fit)
 
         report(None)

@@ -2,7 +2,7 @@
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,8 @@ class StoredRun:
         self.record: RunRecord = record
         self.tasks: list[TaskRecord] = record.tasks
         zoo = validate(ZooConfig, record.zoo, source=f"{folder}/run.json: zoo")
-        self.rules: Rules = zoo.rules(tasks=len(self.tasks))
+        rules = zoo.rules(tasks=len(self.tasks))
+        self.rules: Rules = replace(rules, weights_source=record.weights_source)
         self._store = store
         try:
             self.members = [

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +28,8 @@ def ray_cluster():
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=200_000_000,
+        # For the driver of a zoo whose rule of weights is one of toys.
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[1])}},
     )
     yield
     ray.shutdown()

@@ -30,7 +30,8 @@ def quickstart(store, *, workers):
 def contenders(config):
     several = [mode_contender(config, mode) for mode in MODES]
     several.append(varied_contender(config, ["zoo.closing_rounds=2", "zoo.replay=0.5"]))
-    return [*several, varied_contender(config, ["recipe.lr=1e6"])]
+    bad = [varied_contender(config, [item]) for item in ("zoo.weights=toys.late", "recipe.lr=1e6")]
+    return [*several, *bad]
 
 
 def members(store, result):
@@ -69,9 +70,10 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
     assert [o.metrics for o in result.outcomes] == [o.metrics for o in expected.outcomes]
     assert [o.images for o in result.outcomes] == [o.images for o in expected.outcomes]
     assert (result.fitted, result.read) == (expected.fitted, 0)
-    *good, bad, matched = result.outcomes
+    *good, ruled, bad, matched = result.outcomes
     assert [o.problem for o in (*good, matched)] == [None] * 6
     assert "recipe.lr" in bad.problem
+    assert "too late" in ruled.problem
     # What the failed zoo may yet want is claimed; the others are runs.
     assert Store(str(there)).read_wanted("comparisons/c")
     again = compare(

@@ -1,6 +1,7 @@
 import csv
 import errno
 import io
+import json
 import os
 import re
 import shutil
@@ -163,6 +164,21 @@ def test_runs_are_seeds_of_one_another_only_on_the_same_tasks(grown, tmp_path):
     rows = list(csv.DictReader(io.StringIO(page.files["comparison.csv"].decode())))
     seeds = {row["runs"]: row["seeds"] for row in rows}
     assert list(seeds.values()) == ["2", "1"]  # of `twin`, too, the seed is 0
+
+
+def test_older_records_are_seeds_of_newer_ones_and_runs_by_other_rules_are_not(grown, tmp_path):
+    config = grown["continual", 0].record.config | {"store": str(tmp_path)}
+    ruled = {"seed": 0, "weights": "toys.late", "tasks_per_member": 3}
+    zoos = {"old": {"seed": 0}, "new": {"seed": 1}, "ruled": ruled, "edited": ruled}
+    for name, zoo in zoos.items():
+        changed = config | {"zoo": config["zoo"] | zoo}
+        zoo_ray.grow(validate_config(changed, source="test"), name=name)
+    for name, key, value in (("old", "zoo", {"seed": 0}), ("edited", "weights_source", "0" * 64)):
+        path = tmp_path / f"runs/{name}/run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    page = report_page([zoo_ray.open(str(tmp_path), name) for name in zoos])
+    rows = list(csv.DictReader(io.StringIO(page.files["comparison.csv"].decode())))
+    assert {row["runs"]: row["seeds"] for row in rows} == {"old": "2", "ruled": "1", "edited": "1"}
 
 
 def test_tasks_that_nobody_knows_are_told(grown, tmp_path):

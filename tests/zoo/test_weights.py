@@ -45,6 +45,32 @@ def test_what_a_rule_changes_does_not_reach_the_zoo(write_module):
     assert (losses.tolist(), members.tolist()) == ([0.5, 1.0], [1.0, 1.0])
 
 
+def test_what_a_rule_gives_may_change_later(write_module):
+    """One that fills the same array each time."""
+    filling = (
+        "import numpy as np\nroom = np.ones(9)\n"
+        "def fill(losses, members):\n    room[: len(losses)] = losses\n"
+        "    return room[: len(losses)]\n"
+    )
+    growth = grown(ruled(write_module, filling, "fill"))
+    for before, episode in zip(growth.episodes, growth.episodes[1:], strict=False):
+        assert episode.weights.tolist() == before.losses.tolist()
+
+
+def test_a_zoo_whose_rule_fails_says_so_and_grows_no_further():
+    growth = toy_growth(toy_rules(5, weights="toys.late"))
+    while not growth.problem:
+        deliver_toy(growth, growth.wanted()[0].spec.digest)
+    assert "AssertionError: too late" in growth.problem
+    assert len(growth.episodes) == 3
+    assert not growth.finished
+    assert growth.prospects(count=3) == []
+
+
+def test_after_the_last_episode_the_rule_is_not_asked():
+    assert grown(toy_rules(3, weights="toys.late", tasks_per_member=3)).finished
+
+
 def test_what_is_likely_is_told_by_the_rule(write_module):
     """Once all is known but the newest task's loss, the likeliest draw is the rule's."""
     strict = "def strict(losses, members):\n    return 1e-8 ** (losses * 0 + range(len(losses)))\n"
@@ -75,7 +101,7 @@ def test_a_rule_that_does_not_take_guesses_is_not_asked_early(write_module):
     ("source", "said"),
     [
         ("def rule(losses): return losses", "unexpected keyword argument 'members'"),
-        ("def rule(losses, members): return losses[:1]", r"of shape \(1,\) for 2 tasks"),
+        ("def rule(losses, members): return losses[:1]", r"of shape \(1,\) for 5 tasks"),
         ("def rule(losses, members): return 1.0", r"gives 1.0 of shape \(\) for"),
         ("def rule(losses, members): return losses - losses", "not a positive finite number"),
         ("def rule(losses, members): return losses * float('nan')", "not a positive finite"),
@@ -89,6 +115,7 @@ def test_a_rule_that_does_not_take_guesses_is_not_asked_early(write_module):
             "other weights for the same losses",
         ),
         ("", "has no rule"),
+        ("def rule(losses, members): return losses / losses.mean()", "nan.*losses .0. 0. 0."),
     ],
 )
 def test_what_is_no_rule_is_refused_in_one_line(write_module, source, said):

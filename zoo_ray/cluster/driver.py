@@ -84,6 +84,10 @@ class Driver:
         """Digests of the members that are to be claimed in the store."""
         raise NotImplementedError
 
+    async def _heed_problems(self) -> None:
+        """Heed that a zoo cannot grow on; see `Growth.problem`."""
+        raise NotImplementedError
+
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
         """Take note that a member cannot be fitted."""
         raise NotImplementedError
@@ -189,10 +193,11 @@ class Driver:
         self._has_read = True
 
     def _fits(self) -> tuple[FitState, ...]:
+        names = {task.digest: task.name for task in self._job.tasks}
         return tuple(
             FitState.of(
                 wanted,
-                tasks=self._job.tasks,
+                names=names,
                 certain=self._desk.wants(wanted.spec.digest),
                 worker=f"worker {rank}",
                 progress=self._fit_progress.get(wanted.spec.digest),
@@ -310,6 +315,7 @@ class Driver:
                 return "missing"
             # Here and not in the thread: a zoo is only ever touched by the event loop.
             fold(self._desk, self._store, digest, stored)
+            await self._heed_problems()
             self._taken.add(digest)
             if stored.call == self._job.call:
                 self._ours.add(digest)
@@ -366,6 +372,10 @@ class RunDriver(Driver):
 
     def _over(self) -> bool:
         return self._growth.finished or self._error is not None
+
+    async def _heed_problems(self) -> None:
+        if self._growth.problem:
+            await self._end(self._growth.problem)
 
     def _needed(self) -> Set[str]:
         return self._growth.certain

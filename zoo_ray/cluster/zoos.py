@@ -62,7 +62,7 @@ class ZoosDriver(Driver):
 
     def _take_in(self, trial: int, zoos: Sequence[ZooJob]) -> None:
         """Have a trial more; specs of trials of lower numbers are fitted first."""
-        self._zoos[trial] = [
+        growths = [
             Growth(
                 tasks=[self._job.tasks[task] for task in zoo.arrivals],
                 rules=zoo.rules,
@@ -71,8 +71,10 @@ class ZoosDriver(Driver):
             )
             for zoo in zoos
         ]
-        for number, growth in enumerate(self._zoos[trial]):
+        self._zoos[trial] = growths
+        for number, growth in enumerate(growths):
             self._desk.add(growth, turn=(trial, number))
+        self._drop_problems()
 
     def _forget(self, trial: int) -> None:
         for number in range(len(self._zoos.pop(trial, []))):
@@ -103,6 +105,18 @@ class ZoosDriver(Driver):
         self._failed[digest] = without_credentials(" ".join(line.split()))
         self._leases.end(digest, "failed")
         await self._end_trials(digest)
+
+    async def _heed_problems(self) -> None:
+        if self._drop_problems():
+            await self._notify()
+
+    def _drop_problems(self) -> list[int]:
+        """End the trials whose zoos cannot grow on."""
+        stuck = {t: g.problem for t, zoos in self._zoos.items() for g in zoos if g.problem}
+        for trial, problem in stuck.items():
+            self._problems[trial] = problem
+            self._forget(trial)
+        return list(stuck)
 
     async def _missing(self, wanted: Wanted) -> None:
         if wanted.spec.digest in self._failed:

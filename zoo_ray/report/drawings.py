@@ -197,7 +197,7 @@ def members_drawing(
         if np.isfinite(shown).any():
             ends = (0.5, len(members) + 0.5, len(tasks) - 0.5, -0.5)
             image = axes.imshow(shown, cmap="Blues", aspect="auto", extent=ends)
-            figure.colorbar(image, label="boosting weight", shrink=0.8)
+            figure.colorbar(image, label="weight in the draw", shrink=0.8)
         xs = [number for number, (_, drawn) in enumerate(members, start=1) for _ in drawn]
         ys = [task for _, drawn in members for task in drawn]
         axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
@@ -217,8 +217,8 @@ def members_drawing(
         "What each member was fitted on",
         f"{len(members)} members by {len(tasks)} tasks. Most members: {tasks[most]} "
         f"({counts[most]}); fewest: {tasks[least]} ({counts[least]}).",
-        "A dot: the member was fitted on the task. The shade is the task's boosting weight when "
-        "the member was drawn: tasks that the zoo explains badly weigh more.",
+        "A dot: the member was fitted on the task. The shade is the task's weight when the "
+        "member was drawn: with boosting weights, tasks that the zoo explains badly weigh more.",
         draw,
     )
 

@@ -1,12 +1,14 @@
 """One self-contained HTML page about runs, comparisons, and studies of task competition."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
 import yaml
 
+from zoo_ray.members.spec import RECIPE_DEFAULTS
 from zoo_ray.outcomes import Spread, spread_text
 from zoo_ray.report.drawings import (
     Drawing,
@@ -199,9 +201,11 @@ def _groups(runs: Sequence[StoredRun]) -> dict[str, list[StoredRun]]:
     from others. Of two with the same ones, which are the same zoo, the first."""
     by_key: dict[str, dict[str, StoredRun]] = {}
     for run in runs:
-        zoo = {key: value for key, value in run.record.zoo.items() if key != "seed"}
+        # As they are read, not as they were recorded: an older record lacks keys.
+        rules = replace(run.rules, seed=0)
+        recipe = RECIPE_DEFAULTS | run.record.recipe
         tasks = [task.digest for task in run.tasks]
-        key = repr((sorted(tasks), sorted(zoo.items()), sorted(run.record.recipe.items())))
+        key = repr((sorted(tasks), rules, sorted(recipe.items())))
         by_key.setdefault(key, {}).setdefault(repr((run.rules.seed, tasks)), run)
     groups: dict[str, list[StoredRun]] = {}
     for several in map(list, map(dict.values, by_key.values())):

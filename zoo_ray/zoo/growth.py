@@ -103,6 +103,7 @@ class Growth:
         tasks, rules: as given.
         episodes: the complete ones.
         arrivals: how many members were delivered.
+        problem: why it cannot grow on, by a rule of the user's own; None: it can.
     """
 
     def __init__(
@@ -117,12 +118,13 @@ class Growth:
         self.rules = rules
         self.episodes: list[Episode] = []
         self.arrivals = 0
+        self.problem: str | None = None
         self._recipe = recipe
         self._score_test = score_test
         self._buffer = Buffer(tasks, fraction=rules.replay)
         self._ensemble = Ensemble(tasks, rows=[self._buffer.rows(i) for i in range(len(tasks))])
         before = np.array([self._ensemble.loss(task) for task in range(rules.known(1))])
-        self._weights = task_weights(rules, losses=before, members=np.zeros(len(before)))
+        self._weights = self._weights_after(before, np.zeros(len(before)))
         self._drawn = np.zeros(len(tasks))
         self._wanted: dict[str, Wanted] = {}
         self._draws: dict[int, list[Wanted]] = {}
@@ -231,7 +233,7 @@ class Growth:
         self._here[digest] = _Here(predictions, predictions_sha256, likelihoods)
         self.arrivals += 1
         self._wanted.pop(digest, None)
-        while not self.finished and self._next_episode_is_here():
+        while not self.finished and not self.problem and self._next_episode_is_here():
             self._complete_episode()
             self._settle()
 
@@ -276,7 +278,16 @@ class Growth:
             state.update(f"{member.digest} {member.predictions_sha256}\n".encode())
         return state.hexdigest()
 
+    def _weights_after(self, losses: Floats, members: Floats) -> Floats:
+        try:
+            return task_weights(self.rules, losses=losses, members=members)
+        except UserError as error:
+            self.problem = str(error)
+            return np.ones(len(losses))
+
     def _settle(self) -> None:
+        if self.problem:
+            return
         for episode in settled_episodes(self.rules, complete=len(self.episodes)):
             if episode not in self._draws:
                 known = self.rules.known(episode)
@@ -361,8 +372,9 @@ class Growth:
                 else np.full(len(seen), np.nan),
             )
         )
-        counts = np.array(members_of_task, dtype=np.float64)
-        self._weights = task_weights(self.rules, losses=losses, members=counts)
+        if not self.finished:  # else nothing is drawn by them
+            counts = np.array(members_of_task, dtype=np.float64)
+            self._weights = self._weights_after(losses, counts)
 
     def _weight(self, task: int, episode: int) -> float:
         """Of a member's prediction on a task, in the average: those that saw the task whole weigh

@@ -3,7 +3,8 @@
 The rule is a function, called as `rule(losses=losses, members=members)`: of each task seen, in the
 order of arrival, the zoo's log loss on its training part and the number of its members, both
 float64 of shape (tasks,); it gives their weights, positive and finite, of the same shape. Draws are
-told from guessed losses as well, and replayed: the weights must be a function of these two alone.
+replayed, and told early from guessed losses and expected numbers of members: the weights must be a
+function of these two alone.
 """
 
 from dataclasses import replace
@@ -41,8 +42,10 @@ def with_source(rules: Rules) -> Rules:
     """
     if not is_own(rules.weights):
         return rules
-    for tasks in {1, 2, rules.tasks}:
-        losses, members = np.linspace(0.01, 2.0, tasks), np.ones(tasks)
+    some, no_loss = np.linspace(0.01, 2.0, rules.tasks), np.zeros(rules.tasks)
+    cases = [(some, 1), (some[:1], 1), (no_loss, 1), *([] if rules.arriving else [(some, 0)])]
+    for losses, count in cases:
+        members = np.full(len(losses), float(count))
         first, again = (task_weights(rules, losses=losses, members=members) for _ in range(2))
         if not np.array_equal(first, again):
             raise UserError(
@@ -54,13 +57,14 @@ def with_source(rules: Rules) -> Rules:
 
 def _own_weights(rules: Rules, losses: Floats, members: Floats) -> Floats:
     rule, _ = find_own(rules.weights, source=rules.weights_source or None)
-    with their_errors(f"{rules.weights}(losses={losses[:3]}..., members={members[:3]}...)"):
-        # Copies: what a rule changes must not reach the zoo.
+    with their_errors(f"losses {losses[:3]}, members {members[:3]}"), np.errstate(all="ignore"):
+        # Copies: what a rule changes, now or later, must not reach the zoo.
         given = rule(losses=losses.copy(), members=members.copy())
-        weights = np.asarray(given, dtype=np.float64)
+        weights = np.array(given, dtype=np.float64)
     if weights.shape != losses.shape or not (np.isfinite(weights) & (weights > 0)).all():
         raise UnusableCode(
             f"gives {weights[:3] if weights.ndim else weights} of shape {weights.shape} for "
-            f"{len(losses)} tasks, not a positive finite number for each"
+            f"{len(losses)} tasks (losses {losses[:3]}, members {members[:3]}), not a positive "
+            "finite number for each"
         )
     return weights
