@@ -162,7 +162,7 @@ def test_a_network_with_other_arguments_is_another_run(config_file, refused, wri
     ("source", "said"),
     [
         ("1 / 0", "importing MODULE: ZeroDivisionError: division by zero"),
-        ("Tiny = 3", "MODULE.Tiny is no subclass of torch.nn.Module"),
+        ("Tiny = print", "MODULE.py is no subclass of torch.nn.Module"),
         (TRUNK.replace("width=4", "depth"), "TypeError: "),
         (TRUNK.replace("5, stride", "99, stride"), "RuntimeError: "),
     ],

@@ -9,7 +9,7 @@ from functools import cache
 from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class UnusableCode(ValueError):
@@ -21,8 +21,16 @@ def is_own(name: str) -> bool:
     return "." in name
 
 
-def find_own(name: str, *, source: str | None = None) -> tuple[Any, str]:
-    """What a name stands for, and the SHA-256 of the file that defines it.
+class OwnCode(NamedTuple):
+    """What a name stands for, the file that defines it, and the file's SHA-256."""
+
+    found: Any
+    file: str | None
+    source: str
+
+
+def find_own(name: str, *, source: str | None = None) -> OwnCode:
+    """What a name stands for.
 
     Args:
         name: as `package.module.ClassName`.
@@ -47,7 +55,7 @@ def find_own(name: str, *, source: str | None = None) -> tuple[Any, str]:
             f"the file of {name} is not the one that the run was begun with; give every machine "
             "the same, and begin again after a change"
         )
-    return found, there
+    return OwnCode(found, module.__file__, there)
 
 
 @contextmanager

@@ -75,7 +75,7 @@ class Plan:
         the tasks.
 
         Raises:
-            UserError: the network does not take these images.
+            UserError: the network does not take these images, or a rule of weights is not usable.
         """
         shape = same_shape(list(self.tasks))
         assert shape is not None

@@ -136,8 +136,8 @@ def _own_modules(name: str) -> Iterator[Path]:
     found = importlib.util.find_spec(name)
     if found is None:
         raise UserError(
-            f"{name}: there is no such module in the working directory or elsewhere on Python's "
-            "path"
+            f"recipe.network or zoo.weights = {name}...: there is no module {name} in the working "
+            "directory or elsewhere on Python's path"
         )
     origin = [found.origin] if found.origin and found.has_location else []
     paths = [Path(path) for path in found.submodule_search_locations or origin]

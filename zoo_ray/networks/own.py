@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_ray.own_code import UnusableCode, find_own, their_errors
+from zoo_ray.own_code import OwnCode, UnusableCode, find_own, their_errors
 
 
 def trunk_key(name: str, arguments: Mapping[str, Any]) -> str:
@@ -34,8 +34,7 @@ def trunk_key(name: str, arguments: Mapping[str, Any]) -> str:
     Raises:
         UnusableCode: there is no such class.
     """
-    _, source = _find(name)
-    key = {"arguments": dict(arguments), "source": source}
+    key = {"arguments": dict(arguments), "source": _find(name).source}
     return json.dumps(key, sort_keys=True, separators=(",", ":"))
 
 
@@ -51,7 +50,7 @@ def build_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> tu
         UnusableCode: it is not the trunk of the key, or not as it must be (see the module).
     """
     wanted = json.loads(key)
-    found, _ = _find(name, source=wanted["source"])
+    found = _find(name, source=wanted["source"]).found
     with their_errors(f"{name}(image_shape={image_shape}, ...)"):
         trunk = found(image_shape=image_shape, **wanted["arguments"])
         trunk.eval()
@@ -89,13 +88,20 @@ def check_trunk(name: str, *, key: str, image_shape: tuple[int, int, int]) -> No
             )
 
 
-def _find(name: str, *, source: str | None = None) -> tuple[type[nn.Module], str]:
-    """The class of a name, and the SHA-256 of its file."""
-    with _seeded():  # what its import draws shifts no weights, of the first network that needs it
-        found, source = find_own(name, source=source)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise UnusableCode(f"{name} is no subclass of torch.nn.Module")
-    return found, source
+def _find(name: str, *, source: str | None = None) -> OwnCode:
+    """The class of a name."""
+    _import(name)
+    own = find_own(name, source=source)
+    if not (isinstance(own.found, type) and issubclass(own.found, nn.Module)):
+        last = name.rpartition(".")[2]
+        raise UnusableCode(f"{last} of {own.file} is no subclass of torch.nn.Module")
+    return own
+
+
+@cache
+def _import(name: str) -> None:
+    with _seeded():  # what it draws shifts no weights, of the first network that needs it
+        find_own(name)
 
 
 def _features(trunk: nn.Module, image_shape: tuple[int, int, int], *, batch: int) -> int:

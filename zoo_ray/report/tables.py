@@ -119,16 +119,17 @@ def competition_rows(
     mean: Competition, by_seed: Sequence[Competition]
 ) -> list[tuple[str, str, str, str, str]]:
     """For each task what `COMPETITION_HEADER` says."""
+    helped, helps = ([getattr(one, kind) for one in by_seed] for kind in ("helped", "helps"))
     rows = []
     for task, row in enumerate(mean.gain):
         best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
         rows.append(
             (
                 _percent(mean.alone[task]),
-                difference_text(Spread.of([float(one.helped[task]) for one in by_seed])),
+                difference_text(Spread.of([float(gains[task]) for gains in helped])),
                 f"{best + 1} ({100 * row[best]:+.2f})",
                 f"{worst + 1} ({100 * row[worst]:+.2f})",
-                difference_text(Spread.of([float(one.helps[task]) for one in by_seed])),
+                difference_text(Spread.of([float(gains[task]) for gains in helps])),
             )
         )
     return rows

@@ -52,11 +52,11 @@ def with_source(rules: Rules) -> Rules:
                 f"zoo.weights = {rules.weights}: gives other weights for the same losses and "
                 "members; draw nothing in it (the draw has its own noise)"
             )
-    return replace(rules, weights_source=find_own(rules.weights)[1])
+    return replace(rules, weights_source=find_own(rules.weights).source)
 
 
 def _own_weights(rules: Rules, losses: Floats, members: Floats) -> Floats:
-    rule, _ = find_own(rules.weights, source=rules.weights_source or None)
+    rule = find_own(rules.weights, source=rules.weights_source or None).found
     with their_errors(f"losses {losses[:3]}, members {members[:3]}"), np.errstate(all="ignore"):
         # Copies: what a rule changes, now or later, must not reach the zoo.
         given = rule(losses=losses.copy(), members=members.copy())
