@@ -379,7 +379,7 @@ def _grow(
     on_progress: Callable[[SearchProgress, int], None],
 ) -> dict[str, str]:
     """Grow what is not finished; returns why zoos could not be grown, by run."""
-    left = [zoo for zoo in zoos if not zoo.growth.finished and not zoo.growth.problem]
+    left = [zoo for zoo in zoos if not zoo.growth.ended]
     asked = sum(zoo.plan.rules.members for zoo in zoos)
     if plan.workers.count == 0:
         return _grow_here(left, plan, store, tally, lambda progress: on_progress(progress, asked))
@@ -397,7 +397,7 @@ def _grow(
         )
         for number, zoo in enumerate(left):
             replay(zoo.growth, store, tally=tally)
-            if not (zoo.growth.finished or zoo.growth.problem or number in problems):
+            if not zoo.growth.ended and number not in problems:
                 raise UserError(not_shared(store))
         return {left[number].run: line for number, line in problems.items()}
     return {}

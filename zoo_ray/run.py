@@ -163,7 +163,7 @@ def grow(
         replay(growth, store, tally=tally)
         record_run(store, plan, record, name=name)
         progress = None
-        if not growth.finished and not growth.problem:
+        if not growth.ended:
             progress = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
         if growth.problem:
             raise UserError(growth.problem)

@@ -30,11 +30,11 @@ def grow_here(
     on_progress: Callable[[Progress], None],
     failed: Mapping[str, str] = MappingProxyType({}),
 ) -> Progress:
-    """Fit whatever the zoo wants and the store does not hold, until the zoo is complete.
+    """Fit whatever the zoo wants and the store does not hold, until the zoo has ended.
 
     Args:
         folder: of the run in the store.
-        growth: the zoo, brought as far as one likes; complete afterwards, or it has a problem.
+        growth: the zoo, brought as far as one likes; ended afterwards.
         store: where members are published, and read from.
         tasks: the stream.
         device: a torch device.
@@ -63,7 +63,7 @@ def grow_here(
         on_progress(progress)
         return progress
 
-    while not growth.finished and not growth.problem:
+    while not growth.ended:
         wanted = growth.wanted()[0]
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):

@@ -140,6 +140,11 @@ class Growth:
         return len(self.episodes) == self.rules.episodes
 
     @property
+    def ended(self) -> bool:
+        """Whether it grows no further: it is finished, or has a problem."""
+        return self.finished or self.problem is not None
+
+    @property
     def members_left(self) -> int:
         """How many members have not been delivered."""
         # A warm start, which is smaller, is never among the undrawn.
@@ -233,7 +238,7 @@ class Growth:
         self._here[digest] = _Here(predictions, predictions_sha256, likelihoods)
         self.arrivals += 1
         self._wanted.pop(digest, None)
-        while not self.finished and not self.problem and self._next_episode_is_here():
+        while not self.ended and self._next_episode_is_here():
             self._complete_episode()
             self._settle()
 
