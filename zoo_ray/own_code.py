@@ -6,7 +6,6 @@ import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from inspect import isfunction
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -45,17 +44,21 @@ def find_own(name: str, *, source: str | None = None) -> OwnCode:
         found = getattr(module, last, None)
     if found is None:
         raise UnusableCode(f"{module.__file__} has no {last}")
-    is_named = isinstance(found, type) or isfunction(found)
-    if is_named and found.__module__ != module_name:
-        raise UnusableCode(
-            f"{last} is defined elsewhere; give {found.__module__}.{found.__qualname__}"
-        )
     if source not in (None, there):
         raise UnusableCode(
             f"the file of {name} is not the one that the run was begun with; give every machine "
             "the same, and begin again after a change"
         )
     return OwnCode(found, module.__file__, there)
+
+
+def refuse_elsewhere(name: str, found: Any) -> None:
+    """Raise UnusableCode if a class or function is defined in another file than its name says."""
+    module_name, _, last = name.rpartition(".")
+    if found.__module__ != module_name:
+        raise UnusableCode(
+            f"{last} is defined elsewhere; give {found.__module__}.{found.__qualname__}"
+        )
 
 
 @contextmanager

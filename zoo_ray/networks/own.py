@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo_ray.own_code import OwnCode, UnusableCode, find_own, their_errors
+from zoo_ray.own_code import OwnCode, UnusableCode, find_own, refuse_elsewhere, their_errors
 
 
 def trunk_key(name: str, arguments: Mapping[str, Any]) -> str:
@@ -95,6 +95,7 @@ def _find(name: str, *, source: str | None = None) -> OwnCode:
     if not (isinstance(own.found, type) and issubclass(own.found, nn.Module)):
         last = name.rpartition(".")[2]
         raise UnusableCode(f"{last} of {own.file} is no subclass of torch.nn.Module")
+    refuse_elsewhere(name, own.found)
     return own
 
 

@@ -8,11 +8,12 @@ function of these two alone.
 """
 
 from dataclasses import replace
+from inspect import isfunction
 
 import numpy as np
 
 from zoo_ray.errors import UserError
-from zoo_ray.own_code import UnusableCode, find_own, is_own, their_errors
+from zoo_ray.own_code import UnusableCode, find_own, is_own, refuse_elsewhere, their_errors
 from zoo_ray.rules import Rules
 from zoo_ray.zoo.boosting import Floats, boosting_weights
 
@@ -57,6 +58,8 @@ def with_source(rules: Rules) -> Rules:
 
 def _own_weights(rules: Rules, losses: Floats, members: Floats) -> Floats:
     rule = find_own(rules.weights, source=rules.weights_source or None).found
+    if isfunction(rule):
+        refuse_elsewhere(rules.weights, rule)
     with their_errors(f"losses {losses[:3]}, members {members[:3]}"), np.errstate(all="ignore"):
         # Copies: what a rule changes, now or later, must not reach the zoo.
         given = rule(losses=losses.copy(), members=members.copy())
