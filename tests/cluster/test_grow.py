@@ -62,6 +62,34 @@ def test_two_workers_grow_the_zoo_of_one_process(oracle, tmp_path, speculate):
     assert any(not fit.certain for fit in times) == speculate
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("joined", [False, True])
+def test_workers_find_what_a_notebook_has_put_on_its_path(oracle, tmp_path, joined):
+    """Neither the script's folder nor the working directory holds zoo_ray, nor does the system."""
+    address = ray.get_runtime_context().gcs_address if joined else None
+    script = f"""
+import sys
+sys.path.append({str(QUICKSTART.parents[1])!r})
+import zoo_ray
+overrides = ["store={tmp_path / "store"}", "recipe.epochs=1", "workers.count=1"]
+config = zoo_ray.read_config({str(QUICKSTART)!r}, overrides=overrides)
+run = zoo_ray.grow(config, name="zoo", address={address!r})
+print(*(member.digest for member in run.members))
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    digests = [member.digest for member in oracle.growth.members()]
+    assert done.stdout.split() == digests
+
+
 def test_one_worker_that_fits_three_members_at_once_grows_the_same_zoo(oracle, tmp_path):
     """As on a GPU."""
     keys = {"workers.count": 1, "workers.fits": 3, "workers.cpus": 1}

@@ -6,7 +6,9 @@ import logging
 import os
 import secrets
 import signal
+import site
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from ray._raylet import AuthenticationTokenLoader, GcsClient  # type: ignore[att
 from ray.exceptions import ActorUnavailableError, AuthenticationError, RayError, RayTaskError
 from ray.util import placement_group_table
 
+import zoo_ray
 from zoo_ray.cluster.autoscaler import launchable
 from zoo_ray.cluster.driver import Driver, RunDriver
 from zoo_ray.cluster.health import end_controllers
@@ -69,7 +72,7 @@ def connect(address: str) -> None:
     try:
         use_token()
         check_answers(address)
-        _init(address=address)
+        _init(address=address, runtime_env=_runtime_env())
     except AuthenticationError:
         raise token_wanted(address) from None
     except (OSError, ValueError, RuntimeError, RayError) as error:
@@ -229,12 +232,9 @@ def joined(address: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _address_set() -> Iterator[None]:
     """Let RAY_ADDRESS name the Ray that this process is in; Train's helpers take it from here."""
-    with without(*ADDRESSES):
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        try:
-            yield
-        finally:
-            os.environ.pop("RAY_ADDRESS", None)
+    address = ray.get_runtime_context().gcs_address
+    with without(*ADDRESSES), _environment("RAY_ADDRESS", address):
+        yield
 
 
 @contextlib.contextmanager
@@ -268,7 +268,8 @@ def _token_of_its_own() -> Iterator[None]:
 def _start_local_ray() -> None:
     _quiet()
     try:
-        with without(*ADDRESSES):  # its processes would ask these, not their own
+        # Its processes would ask these addresses, not their own.
+        with without(*ADDRESSES), _environment("PYTHONPATH", _python_path()):
             _init(
                 address="local",  # whatever else runs on this machine
                 num_cpus=usable_cpus(),
@@ -304,6 +305,31 @@ def without(*names: str) -> Iterator[None]:
         yield
     finally:
         os.environ |= before
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """With an environment variable."""
+    with without(name):
+        os.environ[name] = value
+        try:
+            yield
+        finally:
+            os.environ.pop(name, None)
+
+
+def _python_path() -> str:
+    """Where this process finds code; of a script and the working directory Ray tells its processes
+    itself, of what a notebook has put on its path nobody does."""
+    return os.pathsep.join(map(os.path.abspath, sys.path))
+
+
+def _runtime_env() -> dict[str, Any] | None:
+    """What a cluster's processes need to find zoo_ray here; None: Ray sees to it, or it is
+    installed."""
+    root = os.path.dirname(os.path.dirname(zoo_ray.__file__))
+    known = (os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0])), *site.getsitepackages())
+    return None if root in known else {"env_vars": {"PYTHONPATH": _python_path()}}
 
 
 def _start_driver(job: Job, kind: type[Driver]) -> Any:
