@@ -27,16 +27,15 @@ from zoo_ray.stops import clean_stops
 if TYPE_CHECKING:
     from zoo_ray.cluster.jobs import Jobs
     from zoo_ray.cluster.packing import Submission
-    from zoo_ray.compare import ComparisonResult
-    from zoo_ray.compete import CompetitionResult
+    from zoo_ray.comparison import ComparisonResult
+    from zoo_ray.competition import CompetitionResult
     from zoo_ray.store import Store
     from zoo_ray.store.records import NamedFolder, RunSummary
     from zoo_ray.store.upkeep import Garbage
-    from zoo_ray.tune import SearchResult
+    from zoo_ray.tuning import SearchResult
 
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
-_BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
 _OWN = ("recipe.network", "zoo.weights")
 _WIDE = 200  # columns
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
@@ -148,7 +147,7 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import search_table
     from zoo_ray.search.config import read_search
-    from zoo_ray.tune import search
+    from zoo_ray.tuning import search
 
     config = read_search(arguments.config, overrides=_overrides(arguments, base="base."))
     name = _name(arguments)
@@ -186,16 +185,12 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
 
 def compare(arguments: argparse.Namespace, people: Console) -> int:
     """Grow zoos of several modes and seeds, then show what they differ in."""
-    from zoo_ray.compare import compare, mode_contender, varied_contender
+    from zoo_ray.comparison import compare, contenders_of
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import comparison_table
 
     config = _config(arguments)
-    own = config.zoo.mode
-    baselines = () if arguments.vary else (mode for mode in _BASELINES if mode != own)
-    modes = arguments.modes or [own, *baselines]
-    contenders = [mode_contender(config, mode) for mode in modes]
-    contenders += [varied_contender(config, items) for items in arguments.vary]
+    contenders = contenders_of(config, modes=arguments.modes, varied=arguments.vary)
     name = _name(arguments)
     with contextlib.redirect_stdout(sys.stderr), Live(people) as live:
         result = compare(
@@ -216,7 +211,7 @@ def compare(arguments: argparse.Namespace, people: Console) -> int:
 
 def compete(arguments: argparse.Namespace, people: Console) -> int:
     """Fit every pair of tasks, then show what they do for each other."""
-    from zoo_ray.compete import compete
+    from zoo_ray.competition import compete
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import competition_table
 
@@ -275,25 +270,16 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def report(arguments: argparse.Namespace, people: Console) -> int:
-    """Write a page about grown runs, a comparison, or a study of task competition."""
+    """Write a page about grown runs, a comparison, a search, or a competition study."""
     from zoo_ray.report.page import report_page
-    from zoo_ray.report.whole import whole_file
     from zoo_ray.stored_studies import find_stored
 
     found = find_stored(_store(arguments), arguments.names)
     with people.status("drawing"):
-        page = report_page(found.runs, comparison=found.comparison, competition=found.competition)
+        page = report_page(found.runs, studies=found.studies)
     names = arguments.names
     more = f"+{len(names) - 1}" if len(names) > 1 else ""
-    folder = Path(arguments.out or f"report/{names[0]}{more}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (*page.files.items(), ("index.html", page.html.encode())):
-            with whole_file(folder / name) as out:
-                out.write(content)
-    except OSError as error:
-        raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
-    index = str((folder / "index.html").resolve())
+    index = str(page.write(arguments.out or f"report/{names[0]}{more}"))
     _show(arguments, people, escape(index))
     _show_json(arguments, page=index, files=sorted(page.files))
     return 0
@@ -474,7 +460,7 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
 def _submission(words: Sequence[str]) -> "Submission":
     """What is to run, from the words of its command line."""
     from zoo_ray.cluster.packing import Submission
-    from zoo_ray.compare import varied_contender
+    from zoo_ray.comparison import varied_contender
     from zoo_ray.search.config import read_search
     from zoo_ray.store import check_name
 
@@ -682,10 +668,10 @@ def _parser() -> argparse.ArgumentParser:
     reporter = commands.add_parser(
         "report",
         parents=[output],
-        help="write a page about runs or a comparison, with figures",
+        help="write a page about runs, a comparison or a search",
     )
     reporter.add_argument(
-        "names", metavar="NAME", nargs="+", help="of runs, a comparison, or what compete did"
+        "names", metavar="NAME", nargs="+", help="of runs, or what compare, compete or tune did"
     )
     reporter.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     reporter.add_argument("--out", metavar="FOLDER", help="(report/NAME)")

@@ -44,7 +44,13 @@ LAYERS = [
     {"zoo_ray.cluster"},
     {"zoo_ray.plan"},
     {"zoo_ray.report"},
-    {"zoo_ray.run", "zoo_ray.tune", "zoo_ray.compare", "zoo_ray.compete", "zoo_ray.notebook"},
+    {
+        "zoo_ray.run",
+        "zoo_ray.tuning",
+        "zoo_ray.comparison",
+        "zoo_ray.competition",
+        "zoo_ray.notebook",
+    },
     {"run_cluster"},
 ]
 

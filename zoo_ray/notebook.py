@@ -1,20 +1,36 @@
-"""zoo_ray from Python, as the command line does it: `zoo_ray.grow`, `open` and `figures`."""
+"""zoo_ray from Python: what the command line does, and what has come of it."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from zoo_ray import run
+from zoo_ray import comparison, competition, run, tuning
 from zoo_ray.benchmarks import Source
 from zoo_ray.config import RunConfig, read_config, shown
 from zoo_ray.errors import UserError
-from zoo_ray.progress import Progress
+from zoo_ray.progress import Progress, SearchProgress
+from zoo_ray.rules import Mode
+from zoo_ray.search.config import SearchConfig, read_search
+from zoo_ray.search.trials import Trials
 from zoo_ray.store import Store
 from zoo_ray.stored import StoredRun
+from zoo_ray.stored_studies import (
+    StoredComparison,
+    StoredCompetition,
+    StoredSearch,
+    Study,
+    find_studies,
+)
 
 if TYPE_CHECKING:
-    from zoo_ray.report.drawings import Drawing
+    from zoo_ray.report.drawing import Drawing
+    from zoo_ray.report.live import Live
+    from zoo_ray.report.page import Page
+
+C = TypeVar("C", RunConfig, SearchConfig)
+S = TypeVar("S", StoredComparison, StoredCompetition, StoredSearch)
 
 
 def grow(
@@ -23,7 +39,7 @@ def grow(
     name: str | None = None,
     address: str | None = None,
     source: Source | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> StoredRun:
     """Grow a zoo, or go on growing it, as `run_cluster.py train` does.
 
@@ -32,7 +48,7 @@ def grow(
         name: of the run in the store; None: the file's, or `run`.
         address: of a Ray cluster; None: a local Ray, unless `workers.count` is 0.
         source: the data, where `benchmark.dataset` is `arrays`.
-        on_progress: called about twice a second.
+        on_progress: called about twice a second; None: progress is shown.
 
     Returns:
         The run, read from the store.
@@ -40,17 +56,130 @@ def grow(
     Raises:
         UserError: anything outside the program is not as it must be; see the message.
     """
-    if not isinstance(config, RunConfig):
-        if not isinstance(config, str | PathLike):
-            raise UserError(
-                f"config: {shown(config)}; give a configuration, as of zoo_ray.read_config, or the "
-                "path of its YAML file"
-            )
-        name = Path(config).stem if name is None else name
-        config = read_config(config)
-    name = "run" if name is None else name
-    run.grow(config, name=name, address=address, source=source, on_progress=on_progress)
+    config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="run")
+    with contextlib.ExitStack() as until_grown:
+        told = on_progress or until_grown.enter_context(_live()).update
+        run.grow(config, name=name, address=address, source=source, on_progress=told)
     return open(config.store, name)
+
+
+def compare(
+    config: RunConfig | str | Path,
+    *,
+    modes: Sequence[Mode] = (),
+    vary: Sequence[str | Sequence[str]] = (),
+    seeds: Sequence[int] | None = None,
+    shuffle: bool = False,
+    name: str | None = None,
+    address: str | None = None,
+    source: Source | None = None,
+    on_progress: Callable[[SearchProgress, int], None] | None = None,
+) -> StoredComparison:
+    """Grow zoos of several modes, values and seeds side by side, as `run_cluster.py compare` does.
+
+    Args:
+        config: as of `grow`.
+        modes: what is compared: the configuration in each of these; none given: in its own, and,
+            unless something is varied, as Isolated and Multi-head.
+        vary: also the configuration with other values: each `key.key=value`, or several of these.
+        seeds: of each one's zoos; None: `zoo.seed`.
+        shuffle: whether the tasks arrive in another order with each seed.
+        name: of the comparison; None: the file's, or `comparison`.
+        address, source: as of `grow`.
+        on_progress: called about twice a second, with how many members all zoos have; None:
+            progress is shown.
+
+    Returns:
+        The comparison, read from the store.
+
+    Raises:
+        UserError: anything outside the program is not as it must be; see the message.
+    """
+    config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="comparison")
+    with contextlib.ExitStack() as until_grown:
+        told = on_progress or until_grown.enter_context(_live()).update_comparison
+        comparison.compare(
+            config,
+            contenders=comparison.contenders_of(config, modes=modes, varied=vary),
+            seeds=[config.zoo.seed] if seeds is None else seeds,
+            name=name,
+            shuffle=shuffle,
+            address=address,
+            source=source,
+            on_progress=told,
+        )
+    return _study(config.store, name, StoredComparison)
+
+
+def compete(
+    config: RunConfig | str | Path,
+    *,
+    seeds: Sequence[int] | None = None,
+    name: str | None = None,
+    address: str | None = None,
+    source: Source | None = None,
+    on_progress: Callable[[SearchProgress, int], None] | None = None,
+) -> StoredCompetition:
+    """Find what tasks do for each other, pair by pair, as `run_cluster.py compete` does.
+
+    Args:
+        config, seeds, address, source, on_progress: as of `compare`.
+        name: of the study; None: the file's, or `competition`.
+
+    Returns:
+        The study, read from the store.
+
+    Raises:
+        UserError: anything outside the program is not as it must be; see the message.
+    """
+    config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="competition")
+    with contextlib.ExitStack() as until_grown:
+        told = on_progress or until_grown.enter_context(_live()).update_comparison
+        competition.compete(
+            config,
+            seeds=[config.zoo.seed] if seeds is None else seeds,
+            name=name,
+            address=address,
+            source=source,
+            on_progress=told,
+        )
+    return _study(config.store, name, StoredCompetition)
+
+
+def tune(
+    config: SearchConfig | str | Path,
+    *,
+    name: str | None = None,
+    address: str | None = None,
+    source: Source | None = None,
+    on_progress: Callable[[SearchProgress, Trials], None] | None = None,
+) -> StoredSearch:
+    """Search, as `run_cluster.py tune` does.
+
+    Args:
+        config: a search's configuration (`zoo_ray.read_search`), or the path of its YAML file.
+        name: of the search; None: the file's, or `search`.
+        address: of a Ray cluster; None: a local Ray.
+        source: as of `grow`.
+        on_progress: called about twice a second; None: progress is shown.
+
+    Returns:
+        The search, read from the store.
+
+    Raises:
+        UserError: anything outside the program is not as it must be; see the message.
+    """
+    config, name = _named(config, name, read=read_search, kind=SearchConfig, otherwise="search")
+    with contextlib.ExitStack() as until_done:
+        told = on_progress
+        if told is None:
+            live = until_done.enter_context(_live())
+
+            def told(progress: SearchProgress, trials: Trials) -> None:
+                live.update_search(progress, trials, config=config)
+
+        tuning.search(config, name=name, address=address, source=source, on_progress=told)
+    return _study(config.base.store, name, StoredSearch)
 
 
 def open(store: str, name: str) -> StoredRun:
@@ -66,12 +195,81 @@ def open(store: str, name: str) -> StoredRun:
     return StoredRun(Store(store), name)
 
 
-def figures(run: StoredRun) -> "dict[str, Drawing]":
-    """The figures of a run's report, by name; a notebook shows each as a picture.
+def open_study(store: str, name: str) -> Study:
+    """Read what `compare`, `compete` or `tune` has recorded.
+
+    Args:
+        store: as of `open`.
+        name: of the comparison, study or search.
 
     Raises:
-        UserError: a table of the run cannot be read.
+        UserError: there is none, it has not ended yet, or it cannot be read.
+    """
+    opened = Store(store)
+    studies = find_studies(opened, name)
+    if not studies:
+        raise UserError(
+            f"store {opened.shown}: no comparison, search or competition study {name!r}; "
+            "run_cluster.py runs shows what there is"
+        )
+    return studies[0]
+
+
+def figures(found: StoredRun | Study) -> "dict[str, Drawing]":
+    """The figures of a report, by name; a notebook shows each as a picture.
+
+    Raises:
+        UserError: a table of a run cannot be read.
     """
     from zoo_ray.report.page import run_drawings  # imports matplotlib
+    from zoo_ray.report.study_sections import study_drawings
 
-    return {drawing.name: drawing for drawing in run_drawings(run)}
+    draw = run_drawings(found) if isinstance(found, StoredRun) else study_drawings(found)
+    return {drawing.name: drawing for drawing in draw}
+
+
+def page(*found: StoredRun | Study) -> "Page":
+    """The report, as `run_cluster.py report` writes it; a notebook shows it.
+
+    Args:
+        found: of several runs the first is shown in full, beside a comparison of all; one thing
+            at least.
+
+    Raises:
+        UserError: a table of a run cannot be read.
+    """
+    from zoo_ray.report.page import report_page  # imports matplotlib
+
+    runs = [one for one in found if isinstance(one, StoredRun)]
+    return report_page(runs, studies=[one for one in found if not isinstance(one, StoredRun)])
+
+
+def _named(
+    config: C | str | Path,
+    name: str | None,
+    *,
+    read: Callable[[str | Path], C],
+    kind: type[C],
+    otherwise: str,
+) -> tuple[C, str]:
+    """A configuration, read if it is a file's, and the name of what is grown from it."""
+    if isinstance(config, kind):
+        return config, name or otherwise
+    if not isinstance(config, str | PathLike):
+        raise UserError(
+            f"config: {shown(config)}; give a configuration, as of zoo_ray.{read.__name__}, or the "
+            "path of its YAML file"
+        )
+    return read(config), name or Path(config).stem
+
+
+def _live() -> "Live":
+    from rich.console import Console
+
+    from zoo_ray.report.live import Live
+
+    return Live(Console(stderr=True))
+
+
+def _study(store: str, name: str, kind: type[S]) -> S:
+    return next(study for study in find_studies(Store(store), name) if isinstance(study, kind))

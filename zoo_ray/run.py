@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from zoo_ray.task import Task
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
+
+if TYPE_CHECKING:
+    from zoo_ray.report.drawing import Drawing
 
 _FIGURE = "report/accuracy.png"
 
@@ -169,11 +172,10 @@ def grow(
             raise UserError(growth.problem)
     figure = f"{store.shown}/runs/{name}/{_FIGURE}"
     if write_results(growth, store, name=name):
-        from zoo_ray.report.figures import accuracy_figure  # imports matplotlib
+        from zoo_ray.report.drawings import accuracy_drawing  # imports matplotlib
 
-        names = [task.name for task in growth.tasks]
-        png = accuracy_figure(accuracy=growth.accuracy(), tasks=names, title=name)
-        store.write_file(run_folder(name), _FIGURE, png)
+        drawing = accuracy_drawing(growth.accuracy(), [task.name for task in growth.tasks])
+        write_pictures([drawing], store, run_folder(name), of=name)
     first_fit = progress.first_fit if progress else None
     return RunResult(
         name=name,
@@ -186,6 +188,16 @@ def grow(
         wall_s=time.time() - started,
         figure=figure,
     )
+
+
+def write_pictures(
+    drawings: "Sequence[Drawing]", store: Store, folder: str, *, of: str
+) -> list[str]:
+    """Write figures as PNG, each with a title that names what it is of; returns where they are."""
+    return [
+        store.write_file(folder, f"report/{drawing.name}.png", drawing.png(of=of))
+        for drawing in drawings
+    ]
 
 
 def _grow(

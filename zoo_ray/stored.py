@@ -113,6 +113,20 @@ class StoredRun:
         matrix[rows, results["task"]] = np.array(results[key], dtype=np.float64)
         return matrix
 
+    def records(self) -> list[dict[str, Any]]:
+        """What the zoo is after each episode on each task that it has seen, a row each, as
+        `pandas.DataFrame` takes them."""
+        return [
+            {
+                "episode": int(episode) + 1,
+                "task": self.tasks[task].name,
+                "test_accuracy": float(self.accuracy[episode, task]),
+                "loss": float(self.losses[episode, task]),
+                "members": int(self.counts[episode, task]),
+            }
+            for episode, task in np.argwhere(~np.isnan(self.accuracy))
+        ]
+
     @property
     def metrics(self) -> Metrics:
         """The field's metrics of the grown zoo."""

@@ -1,18 +1,28 @@
-"""Comparisons and competition studies as the store holds them."""
+"""Comparisons, searches and competition studies as the store holds them."""
 
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import KINDS, Store, check_name, comparison_folder, run_folder, zoo_name
+from zoo_ray.search.config import DEFAULT_METRIC, MEMBERS_PER_EPISODE, MetricName
+from zoo_ray.search.results import Findings, Row, importance
+from zoo_ray.store import (
+    KINDS,
+    Store,
+    check_name,
+    comparison_folder,
+    run_folder,
+    search_folder,
+    zoo_name,
+)
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -69,7 +79,7 @@ class ComparisonRecord(BaseModel):
 
 
 class CompetitionRecord(BaseModel):
-    """A study's `competition.json`; see `zoo_ray.compete.CompetitionResult`."""
+    """A study's `competition.json`; see `zoo_ray.competition.CompetitionResult`."""
 
     format_version: Literal[1]
     tasks: list[str] = Field(min_length=2)
@@ -90,6 +100,8 @@ class CompetitionRecord(BaseModel):
         square = {(count, count)}
         matrices = [self.gain, *self.gain_by_seed, self.together]
         shapes = {(len(matrix), len(row)) for matrix in matrices for row in matrix}
+        if self.seeds and len(self.seeds) != len(self.gain_by_seed):
+            raise ValueError("it has not as many gains as seeds")
         if shapes != square or len(self.alone) != count:
             raise ValueError("its matrices are not of as many rows as it has tasks")
         off_diagonal = (
@@ -104,19 +116,31 @@ class CompetitionRecord(BaseModel):
         return self
 
 
+class _Asked(BaseModel):
+    """What of a search's configuration is needed to read its table."""
+
+    metric: MetricName
+    space: dict[str, Any] = Field(min_length=1)
+
+
+_ROWS = TypeAdapter(list[Row])
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredStudy:
-    """Runs that were grown together.
+    """Zoos that were grown together.
 
     Attributes:
-        name: of the comparison or study.
+        name: of the comparison, search or study.
         store: where it is.
-        run_names: of its runs.
+        folder: where in the store.
+        run_names: of its runs; a search's zoos are none.
     """
 
     name: str
     store: Store
-    run_names: Sequence[str]
+    folder: str
+    run_names: Sequence[str] = ()
 
     def timeline(self) -> list[FitTime]:
         """Who fitted what and when; empty if nothing was recorded.
@@ -124,7 +148,7 @@ class StoredStudy:
         Raises:
             UserError: it cannot be read.
         """
-        folders = [comparison_folder(self.name), *map(run_folder, self.run_names)]
+        folders = [self.folder, *map(run_folder, self.run_names)]
         return [fit for folder in folders for fit in self.store.read_timeline(folder)]
 
     def first_run(self) -> StoredRun | None:
@@ -137,12 +161,27 @@ class StoredStudy:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCompetition(StoredStudy):
-    """What a study of task competition has shown; see `zoo_ray.compete.CompetitionResult`."""
+    """What a study of task competition has shown; see `zoo_ray.competition.CompetitionResult`."""
 
+    seeds: Sequence[int]
     tasks: Sequence[str]
     mean: Competition
     by_seed: Sequence[Competition]
     together: Floats
+
+    def records(self) -> list[dict[str, Any]]:
+        """The accuracy that each task gains from each other with each seed, a row each, as
+        `pandas.DataFrame` takes them."""
+        return [
+            {
+                "seed": seed,
+                "task": self.tasks[task],
+                "other": self.tasks[other],
+                "gain": float(one.gain[task, other]),
+            }
+            for seed, one in zip(self.seeds, self.by_seed, strict=True)
+            for task, other in np.argwhere(~np.isnan(one.gain))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,17 +196,74 @@ class StoredComparison(StoredStudy):
     contenders: Sequence[ContenderRecord]
     runs: Sequence[Sequence[StoredRun]]
 
+    def records(self) -> list[dict[str, Any]]:
+        """Every zoo that can still be read, a row each, as `pandas.DataFrame` takes them."""
+        return [
+            {
+                "contender": contender.name,
+                "mode": contender.mode,
+                "seed": run.rules.seed,
+                "run": run.name,
+                "members": len(run.members),
+                **run.metrics._asdict(),
+            }
+            for contender, several in zip(self.contenders, self.runs, strict=True)
+            for run in several
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredSearch(StoredStudy):
+    """What a search has found.
+
+    Attributes:
+        metric: what its trials were judged by.
+        keys: that were searched.
+        rows: its trials, and the smaller zoos within them.
+        findings: what stands out; None: no trial was complete.
+        test_accuracy: of the best, mean over the seeds; None: it was not scored, or recorded.
+        best: its configuration as YAML; empty: there is none.
+    """
+
+    metric: MetricName
+    keys: Sequence[str]
+    rows: Sequence[Row]
+    findings: Findings | None
+    test_accuracy: float | None
+    best: str
+
+    @property
+    def importance(self) -> Mapping[str, float | None]:
+        """Of the searched keys; see `zoo_ray.search.results.importance`."""
+        return importance(self.rows, self.keys)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every trial, a row each, as `pandas.DataFrame` takes them."""
+        return [
+            {
+                "trial": row.name,
+                **row.values,
+                "status": row.status,
+                "members": row.members,
+                "images": row.images,
+                self.metric: row.score,
+            }
+            for row in self.rows
+        ]
+
+
+Study = StoredComparison | StoredCompetition | StoredSearch
+
 
 class Stored(NamedTuple):
     """What names stand for in a store."""
 
     runs: Sequence[StoredRun]
-    comparison: StoredComparison | None
-    competition: StoredCompetition | None
+    studies: Sequence[Study]
 
 
 def find_stored(store: Store, names: Sequence[str]) -> Stored:
-    """Read what names stand for: runs, and one comparison or competition study at most.
+    """Read what names stand for: runs, and one comparison, search or competition study at most.
 
     A name may be a run's and a study's. A run of a competition study brings it along.
 
@@ -179,23 +275,110 @@ def find_stored(store: Store, names: Sequence[str]) -> Stored:
         UserError: a name stands for nothing, two studies are named, or something cannot be read.
     """
     runs: list[StoredRun] = []
-    comparison: StoredComparison | None = None
-    competition: StoredCompetition | None = None
+    studies: list[Study] = []
     for name in names:
-        compared, competed = read_comparison(store, name), read_competition(store, name)
-        is_study = compared is not None or competed is not None
-        if is_study and (comparison is not None or competition is not None):
+        found = find_studies(store, name)
+        if found and studies:
             raise UserError(f"{name}: a report shows one comparison or study; give it alone")
-        comparison, competition = compared or comparison, competed or competition
-        if not is_study or store.read_run(name) is not None:
+        studies += found
+        if not found or store.read_run(name) is not None:
             runs.append(StoredRun(store, name))
-    if comparison is None and competition is None and runs:
-        stem = _OF_COMPETITION.fullmatch(runs[0].name)
-        competition = read_competition(store, stem[1]) if stem else None
-    return Stored(runs, comparison, competition)
+    if not studies and runs and (stem := _OF_COMPETITION.fullmatch(runs[0].name)):
+        studies += filter(None, [_read_competition(store, stem[1])])
+    return Stored(runs, studies)
 
 
-def read_competition(store: Store, name: str) -> StoredCompetition | None:
+def find_studies(store: Store, name: str) -> list[Study]:
+    """What a name stands for, runs apart: mostly one thing, but names of different kinds may be
+    equal.
+
+    Raises:
+        UserError: something cannot be read; or there is but a search, and it has not ended.
+    """
+    found = (
+        _read_competition(store, name),
+        _read_comparison(store, name),
+        _read_search(store, name),
+    )
+    studies: list[Study] = [study for study in found if study is not None]
+    if not studies and store.read_search(name) is not None and store.read_run(name) is None:
+        raise UserError(
+            f"{store.shown}/{search_folder(name)}: the search has not ended yet; the command that "
+            "began it goes on"
+        )
+    return studies
+
+
+def _read_search(store: Store, name: str) -> StoredSearch | None:
+    """A search; None if there is none of this name that has ended."""
+    record, columns = store.read_search(name), store.read_trials(name)
+    if record is None or columns is None:
+        return None
+    folder = search_folder(name)
+    try:
+        asked = _Asked.model_validate(record.search)
+        trials = [
+            dict(zip(columns, values, strict=True))
+            for values in zip(*columns.values(), strict=True)
+        ]
+        keys = list(asked.space)
+        rows = _ROWS.validate_python([_row(trial, asked.metric, keys) for trial in trials])
+        scored = next((t.get("test_average_accuracy") for t in trials if t["best"]), None)
+        return StoredSearch(
+            name=name,
+            store=store,
+            folder=folder,
+            metric=asked.metric,
+            keys=keys,
+            rows=rows,
+            findings=_findings(trials, rows),
+            test_accuracy=None if scored is None else float(scored),
+            best=(store.files.read(f"{folder}/best.yaml") or b"").decode(),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{store.shown}/{folder}/trials.parquet: not the table of this search; tune writes it "
+            "anew"
+        ) from None
+
+
+def _row(trial: Mapping[str, Any], metric: str, keys: Sequence[str]) -> dict[str, Any]:
+    """A row of the table of trials, as `Row` has it."""
+    alike = ("trial", "prefix", "status", "problem", "episodes", "members", "images", "digests")
+    score, accuracy = (
+        math.nan if value is None else value
+        for value in (trial[metric], trial.get(DEFAULT_METRIC))  # older tables lack the second
+    )
+    return {
+        **{key: trial[key] for key in alike},
+        "members_per_episode": trial[MEMBERS_PER_EPISODE],
+        "values": {key: trial[key] for key in keys},
+        "score": score,
+        "scores": trial["by_seed"],
+        "accuracy": accuracy,
+    }
+
+
+def _findings(trials: Sequence[Mapping[str, Any]], rows: Sequence[Row]) -> Findings | None:
+    """What stands out, as the table of trials marks it.
+
+    Raises:
+        ValueError: what it marks cannot be.
+    """
+    best, near, front = (
+        [row for trial, row in zip(trials, rows, strict=True) if trial.get(mark)]
+        for mark in ("best", "near", "front")
+    )
+    if not best:
+        return None
+    complete = [row for row in rows if row.status == "complete"]
+    if best[0] not in complete or not front or not all(row.scores for row in complete):
+        raise ValueError
+    # Older tables do not mark the cheapest that is as good.
+    return Findings(best[0], (near or best)[0], sorted(front, key=lambda row: row.images))
+
+
+def _read_competition(store: Store, name: str) -> StoredCompetition | None:
     """A study of task competition; None if there is none of this name.
 
     Raises:
@@ -208,7 +391,10 @@ def read_competition(store: Store, name: str) -> StoredCompetition | None:
     return StoredCompetition(
         name=name,
         store=store,
+        folder=comparison_folder(name),
         run_names=record.runs(name),
+        # Older records do not name their seeds.
+        seeds=record.seeds or range(len(record.gain_by_seed)),
         tasks=record.tasks,
         mean=Competition(alone, _matrix(record.gain)),
         by_seed=[Competition(alone, _matrix(gain)) for gain in record.gain_by_seed],
@@ -216,7 +402,7 @@ def read_competition(store: Store, name: str) -> StoredCompetition | None:
     )
 
 
-def read_comparison(store: Store, name: str) -> StoredComparison | None:
+def _read_comparison(store: Store, name: str) -> StoredComparison | None:
     """A comparison; None if there is none of this name.
 
     Raises:
@@ -234,6 +420,7 @@ def read_comparison(store: Store, name: str) -> StoredComparison | None:
     return StoredComparison(
         name=name,
         store=store,
+        folder=comparison_folder(name),
         run_names=record.runs(name),
         contenders=record.contenders,
         runs=runs,

@@ -13,11 +13,12 @@ import ray
 import yaml
 from processes import pids_of, wait_until
 
+import zoo_ray
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
 from zoo_ray.search.config import read_search
-from zoo_ray.tune import search
+from zoo_ray.tuning import search
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -97,6 +98,15 @@ def test_trials_share_two_workers_and_their_members(write, tmp_path):
     best = alone[found.findings.best.trial, found.findings.best.prefix]
     assert found.digests == [best.growth.digest()]
     assert found.test_accuracy == best.metrics.average_accuracy
+
+    stored = zoo_ray.tune(config, name="pairs")
+    assert [row for row in stored.rows if row.score == row.score] == [
+        row for row in found.rows if row.score == row.score
+    ]
+    assert [row.name for row in stored.rows] == [row.name for row in found.rows]
+    assert stored.findings == found.findings
+    assert (stored.importance, stored.test_accuracy) == (found.importance, found.test_accuracy)
+    assert {fit.digest for fit in stored.timeline() if fit.ending == "published"} == distinct
 
     trained = grow(read_config(tmp_path / "store/searches/pairs/best.yaml"), name="best")
     assert (trained.fitted, trained.growth.digest()) == (0, best.growth.digest())

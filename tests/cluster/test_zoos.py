@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from processes import pids_of
 
-from zoo_ray.compare import compare, mode_contender, varied_contender
+from zoo_ray.comparison import compare, mode_contender, varied_contender
 from zoo_ray.config import read_config
 from zoo_ray.store import Store
 

@@ -17,7 +17,6 @@ import run_cluster
 import zoo_ray
 from zoo_ray.config import validate_config
 from zoo_ray.report.drawings import accuracy_drawing
-from zoo_ray.report.figures import accuracy_figure
 from zoo_ray.report.html import timeline_section
 from zoo_ray.report.page import report_page
 from zoo_ray.store import Store
@@ -206,8 +205,9 @@ def test_names_in_any_script_are_drawn_without_a_warning():
     accuracy = np.array([[0.5, np.nan], [0.6, 0.7]])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        accuracy_figure(accuracy=accuracy, tasks=names, title="数字")
-        _, svg = accuracy_drawing(accuracy, names, None).render()
+        drawing = accuracy_drawing(accuracy, names)
+        drawing.png(of="数字")
+        svg = drawing.svg()
     assert "数字" in svg
 
 

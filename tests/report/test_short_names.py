@@ -1,6 +1,6 @@
 import pytest
 
-from zoo_ray.report.figures import short_names
+from zoo_ray.report.drawing import short_names
 
 DIGITS = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
 

@@ -1,20 +1,21 @@
-"""Pages about comparisons, and about studies of task competition."""
+"""Pages about comparisons, searches, and studies of task competition."""
 
 import csv
 import io
 import json
 import re
+import shutil
 
 import pytest
 from toys import write_idx_dataset
 
 import run_cluster
-from zoo_ray.compare import compare, mode_contender
-from zoo_ray.compete import compete
+from zoo_ray.comparison import compare, mode_contender
+from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.report.page import report_page
-from zoo_ray.store import Store
+from zoo_ray.store import SearchRecord, Store
 from zoo_ray.stored_studies import find_stored
 
 
@@ -45,7 +46,7 @@ def test_a_comparison_shows_its_contenders(studies):
     compared, _, store = studies
     found = find_stored(store, ["modes"])
     assert not found.runs
-    page = report_page(found.runs, comparison=found.comparison)
+    page = report_page(found.runs, studies=found.studies)
     figures = {name for name in page.files if name.endswith(".png")}
     names = ("contenders", "bands", "by-task", "comparison-timeline")
     assert figures == {f"{name}.png" for name in names}
@@ -64,9 +65,9 @@ def test_a_comparison_shows_its_contenders(studies):
 def test_of_tasks_in_other_orders_each_seed_counts_by_task(studies):
     store = studies[2]
     found = find_stored(store, ["orders"])
-    page = report_page([], comparison=found.comparison)
+    page = report_page([], studies=found.studies)
     assert "Each seed has its tasks in another order" in page.html
-    one, other = found.comparison.runs[0]
+    one, other = found.studies[0].runs[0]
     (_, *names), row = table_of(page, "by-task.csv")[:2]
     for name, mean in zip(names, row[1:], strict=True):
         ends = [run.accuracy[-1][run.task(name)] for run in (one, other)]
@@ -82,10 +83,10 @@ def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
     alone = find_stored(store, ["pairs$"])
     beside = find_stored(store, ["pairs$.together.1"])
     assert (len(alone.runs), len(beside.runs)) == (0, 1)
-    assert alone.competition.together.tolist()[-1] == competed.together.tolist()[-1]
-    assert alone.competition.run_names == beside.competition.run_names
-    compared = find_stored(store, ["modes"]).comparison
-    page = report_page(beside.runs, comparison=compared, competition=beside.competition)
+    assert alone.studies[0].together.tolist()[-1] == competed.together.tolist()[-1]
+    assert alone.studies[0].run_names == beside.studies[0].run_names
+    compared = find_stored(store, ["modes"]).studies
+    page = report_page(beside.runs, studies=[*beside.studies, *compared])
     ids = re.findall(r'\bid="([^"]+)"', page.html)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'href="#([^"]+)"', page.html)) <= set(ids)
@@ -98,6 +99,97 @@ def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
     assert len(table_of(page, "together.csv")) == 4
     assert {"competition.png", "together.png", "accuracy.png"} <= page.files.keys()
     assert f"{100 * competed.mean.asymmetry:.2f}" in page.html
+
+
+def searched(store, *, name="s", metric="validation_average_accuracy", **columns):
+    """Record a search of four trials, of which the first is the best and the third fails."""
+    key = "zoo.tasks_per_member"
+    record = SearchRecord(
+        search={"metric": metric, "space": {key: {"choice": [1, 2]}}},
+        samples=4,
+        recipe={},
+        tasks=[],
+        versions={},
+    )
+    store.record_search(name, record)
+    store.write_file(f"searches/{name}", "best.yaml", b"zoo: {name: <b>}")
+    table = {
+        "trial": [1, 2, 3, 2],
+        "prefix": [False, False, False, True],
+        key: [1, 2, 1, 2],
+        "zoo.members_per_episode": [1, 2, 1, 1],
+        "status": ["complete", "complete", "failed", "complete"],
+        "problem": [None, None, "<b>", None],
+        "episodes": [3, 3, 0, 3],
+        "members": [3, 6, 0, 3],
+        "images": [900, 1800, 0, 800],
+        metric: [0.9, 0.8, None, 0.7],
+        "by_seed": [[0.9], [0.8], [], [0.7]],
+        "test_average_accuracy": [0.85, None, None, None],
+        "best": [True, False, False, False],
+        "near": [True, False, False, False],
+        "front": [True, False, False, True],
+        "digests": [["a", "b", "c"], ["a", "b", "c", "d", "e", "f"], [], ["a", "c", "e"]],
+    }
+    store.write_trials(name, table | columns)
+
+
+def test_a_search_shows_its_trials(tmp_path):
+    store = Store(str(tmp_path))
+    searched(store)
+    (study,) = find_stored(store, ["s"]).studies
+    page = report_page([], studies=[study])
+    assert {"zoo-size.svg", "cost.png", "importance.png", "trials.csv"} <= page.files.keys()
+    for told in ("90.00%", "85.00%", "33%", "failed: &lt;b&gt;", "zoo: {name: &lt;b&gt;}"):
+        assert told in page.html
+    assert "<b>" not in page.html
+    header, *rows = table_of(page, "trials.csv")
+    assert header[:2] == ["trial", "zoo.tasks_per_member"]
+    assert [row[0] for row in rows] == ["1", "2", "3", "2.1"]
+    assert rows[0][-1] == "0.9"
+    # The cheaper one of the front comes first, though the table has it last.
+    assert [row.name for row in study.findings.front] == ["2.1", "1"]
+    assert "The front goes from 70.00% for 800 images to 90.00% for 900" in page.html
+
+
+def test_a_search_of_an_older_zoo_ray_or_without_a_complete_trial_is_shown(tmp_path):
+    store = Store(str(tmp_path))
+    none = [False] * 4
+    searched(store, test_average_accuracy=[None] * 4, near=none)
+    (study,) = find_stored(store, ["s"]).studies
+    assert study.findings.near is study.findings.best
+    assert "test accuracy of the best</dt><dd>-<" in report_page([], studies=[study]).html
+    searched(store, name="none", status=["failed"] * 4, best=none, front=none)
+    page = report_page([], studies=find_stored(store, ["none"]).studies)
+    assert not [name for name in page.files if name.endswith(".png")]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"status": ["complete", "over", "failed", "complete"]},
+        {"best": [False, False, True, False]},
+        {"images": ["many"] * 4},
+        {"by_seed": [[], [], [], []]},
+        {"front": [False] * 4},
+    ],
+)
+def test_a_strange_table_of_trials_is_told(tmp_path, columns):
+    store = Store(str(tmp_path))
+    searched(store, **columns)
+    with pytest.raises(UserError, match=r"trials\.parquet: not the table of this search; tune"):
+        find_stored(store, ["s"])
+
+
+def test_a_search_that_has_not_ended_is_told_unless_a_run_has_its_name(studies, tmp_path):
+    store = Store(str(tmp_path))
+    searched(store, name="modes.continual.0")
+    store.files.delete("searches/modes.continual.0/trials.parquet")
+    with pytest.raises(UserError, match="the search has not ended yet"):
+        find_stored(store, ["modes.continual.0"])
+    shutil.copytree(f"{studies[2].address}/runs", tmp_path / "runs")
+    found = find_stored(store, ["modes.continual.0"])
+    assert ([run.name for run in found.runs], found.studies) == (["modes.continual.0"], [])
 
 
 def test_the_command_reports_a_study(studies, tmp_path, capsys):
@@ -133,7 +225,7 @@ def test_contenders_whose_runs_are_gone_are_still_in_the_table(studies, tmp_path
     store = Store(str(tmp_path))
     path = "comparisons/modes/comparison.json"
     store.files.replace(path, studies[2].files.read(path))
-    page = report_page([], comparison=find_stored(store, ["modes"]).comparison)
+    page = report_page([], studies=find_stored(store, ["modes"]).studies)
     assert "contenders.png" in page.files
     assert "bands.png" not in page.files
     assert "There is none here" in page.html

@@ -1,95 +1,66 @@
-"""The figures of a report: drawn once, as SVG for the page, and as SVG and PNG to keep."""
+"""The figures of runs."""
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-import numpy.typing as npt
-
-mpl.use("Agg")
-
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
-from zoo_ray.report.figures import (
+from zoo_ray.report.drawing import (
     BLUE,
-    GRID,
     INK,
-    MUTED,
-    drawing_style,
+    MOST_LABELS,
+    RED,
+    SLANTED,
+    Drawing,
+    heat_map,
     label_ends,
     plain,
-    plot_accuracy,
     short_names,
     whole_ticks,
 )
 from zoo_ray.zoo.boosting import Floats
 
-PAPER = "#fffffe"  # that of the page, where white is white
-_ACCENT, _SECOND = BLUE, "#c2410c"
-_MOST_NUMBERS = 16
-# Colours of the page, which differ in the dark.
-_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
 
+def accuracy_drawing(
+    accuracy: Floats, tasks: Sequence[str], isolated: Floats | None = None
+) -> Drawing:
+    """Every task's test accuracy against the episode, or round, from its arrival on, and their
+    mean: the figure of the paper (Ramesh & Chaudhari 2022, figure 1).
 
-@dataclass(frozen=True)
-class Drawing:
-    """A figure of a report.
-
-    Attributes:
-        name: of its files.
-        title: above it.
-        text: what it shows, in words: for those who do not see it.
-        caption: how to read it.
-        draw: draws it.
+    Args:
+        accuracy: A[e, i], shape (episodes, tasks); NaN where task i had not arrived.
+        tasks: their names.
+        isolated: accuracy of each task's Isolated members, shown as a cross.
     """
-
-    name: str
-    title: str
-    text: str
-    caption: str
-    draw: Callable[[], Figure]
-
-    def render(self) -> tuple[bytes, str]:
-        """As PNG, and as SVG whose text is text."""
-        # The salt keeps the ids of several drawings on one page apart.
-        with drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            figure = self.draw()
-            png, svg = io.BytesIO(), io.StringIO()
-            figure.savefig(png, format="png", dpi=150)
-            figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-            plt.close(figure)
-        return png.getvalue(), svg.getvalue()
-
-    def _repr_png_(self) -> bytes:
-        """As a notebook shows it."""
-        return self.render()[0]
-
-
-def themed(svg: str, *, name: str) -> str:
-    """An SVG as part of a page: without its header, in the colours of the page, its ids begun with
-    a name."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)  # the same for the same pixels
-    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for colour, variable in _THEMED.items():
-        svg = svg.replace(colour, variable)
-    return svg
-
-
-def accuracy_drawing(accuracy: Floats, tasks: Sequence[str], isolated: Floats | None) -> Drawing:
-    """Every task's accuracy against the episode, with Isolated's as dots where it is known."""
 
     def draw() -> Figure:
         figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        plot_accuracy(axes, accuracy, tasks, isolated=isolated, darkest=0.2)
+        episodes = np.arange(1, len(accuracy) + 1)
+        arrivals = np.isnan(accuracy).sum(axis=0)
+        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(tasks)))
+        for task, colour in enumerate(colours):
+            style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": "o"}
+            seen = slice(arrivals[task], None)
+            axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
+            if isolated is not None:
+                axes.plot(episodes[arrivals[task]], 100 * isolated[task], "x", color=colour, ms=7)
+        mean = 100 * np.nanmean(accuracy, axis=1)
+        axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
+        ends = [*(100 * accuracy[-1]), mean[-1]]
+        labels = [*short_names(tasks), "mean of the tasks seen"]
+        inks = [*colours, INK]
+        if len(tasks) > MOST_LABELS:  # the order of colours is that of tasks
+            kept = [0, len(tasks) - 1, len(tasks)]
+            ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
+        axes.set_xlim(0.8, len(accuracy) + 0.2)
+        axes.set_xticks(whole_ticks(len(accuracy)))
+        axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
+        axes.set_ylabel("test accuracy (%)")
+        label_ends(axes, ends, labels, inks)
         return figure
 
     means = 100 * np.nanmean(accuracy, axis=1)
@@ -122,10 +93,10 @@ def transfer_drawing(
         figure, axes = plt.subplots(figsize=(8, size), layout="constrained")
         places = np.arange(len(tasks))[::-1]
         if forward is None:
-            axes.barh(places, backward, color=_ACCENT, height=0.6)
+            axes.barh(places, backward, color=BLUE, height=0.6)
         else:
-            axes.barh(places + 0.2, forward, color=_SECOND, height=0.36, label="forward")
-            axes.barh(places - 0.2, backward, color=_ACCENT, height=0.36, label="backward")
+            axes.barh(places + 0.2, forward, color=RED, height=0.36, label="forward")
+            axes.barh(places - 0.2, backward, color=BLUE, height=0.36, label="backward")
             axes.legend(frameon=False, loc="best")
         axes.axvline(0, color=INK, lw=1)
         axes.set_yticks(places, short_names(tasks))
@@ -160,7 +131,7 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
             figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
         )
         narrow = 100 * np.nanmax(accuracy) - 100 * np.nanmin(accuracy) < 10
-        image = _heat(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
+        image = heat_map(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
         axes.set_xticks(range(columns), short_names(tasks), **SLANTED)
         axes.set_yticks(np.array(whole_ticks(rows)) - 1, [*map(str, whole_ticks(rows))])
@@ -200,7 +171,7 @@ def members_drawing(
             figure.colorbar(image, label="weight in the draw", shrink=0.8)
         xs = [number for number, (_, drawn) in enumerate(members, start=1) for _ in drawn]
         ys = [task for _, drawn in members for task in drawn]
-        axes.plot(xs, ys, "o", color=_SECOND, ms=max(2.5, 6 - 0.05 * len(members)))
+        axes.plot(xs, ys, "o", color=RED, ms=max(2.5, 6 - 0.05 * len(members)))
         axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_yticks(range(len(tasks)), short_names(tasks))
@@ -266,7 +237,7 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
             grid.flat, titles, confusions.values(), strict=False
         ):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            _heat(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
+            heat_map(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
             names = [plain(name[:10]) for name in classes]
             many = len(classes) > 10
             slant = SLANTED if max(map(len, names)) > 2 else {}
@@ -346,46 +317,3 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
         caption,
         draw,
     )
-
-
-SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
-
-
-def _heat(
-    axes: Axes,
-    values: Floats,
-    *,
-    form: str,
-    ends: tuple[float, float] | None = None,
-    least: float = -np.inf,
-) -> AxesImage:
-    """A heat map, with its numbers where they are few.
-
-    Args:
-        form: of the numbers.
-        ends: of the colours; None: those of the values.
-        least: numbers below are not shown.
-    """
-    low, high = ends or (np.nanmin(values), np.nanmax(values))
-    image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
-    shown = np.where(values >= least, values, np.nan)
-    write_numbers(axes, shown, form=form, dark=values > low + 0.6 * (high - low))
-    return image
-
-
-def write_numbers(axes: Axes, values: Floats, *, form: str, dark: npt.NDArray[np.bool_]) -> None:
-    """Write a heat map's numbers into its cells, where they are few.
-
-    Args:
-        values: NaN: none is shown.
-        form: of the numbers.
-        dark: which cells are.
-    """
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    if max(values.shape) <= _MOST_NUMBERS:
-        for row, column in np.argwhere(~np.isnan(values)):
-            # On the map's colours, by day and by night.
-            ink = "white" if dark[row, column] else "#1b2430"
-            text = form.format(values[row, column])
-            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)

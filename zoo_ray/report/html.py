@@ -10,7 +10,7 @@ import numpy as np
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.outcomes import OverSeeds
-from zoo_ray.report.drawings import Drawing, themed
+from zoo_ray.report.drawing import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
 from zoo_ray.zoo.boosting import Floats
 
@@ -19,9 +19,9 @@ METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forget
 
 def figure_section(drawing: Drawing, files: dict[str, bytes]) -> str:
     """A drawing with what it says; its files go to `files`."""
-    png, svg = drawing.render()
+    svg = drawing.svg()
     shown = themed(svg, name=drawing.name)
-    files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = png, svg.encode()
+    files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = drawing.png(), svg.encode()
     return (
         f"<section><h2>{escape(drawing.title)}</h2>"
         f'<figure role="img" aria-label="{escape(drawing.text)}">{shown}</figure>'

@@ -1,7 +1,9 @@
-"""Progress while a zoo grows: bars on a terminal, a line an episode elsewhere."""
+"""Progress while a zoo grows: bars on a terminal or below a notebook's cell, else lines."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from html import escape as as_html
 
 from rich.console import Console
 from rich.markup import escape
@@ -40,13 +42,19 @@ class Live:
         self._zoo = self._bars.add_task("[bold]zoo[/bold]", total=None, status="starting")
         self._fits: dict[str, TaskID] = {}
         self._told = (-1, time.monotonic())
+        self._cell: Callable[[str], None] | None = None
 
     def __enter__(self) -> "Live":
         self._bars.start()
+        if self._console.is_jupyter:
+            with contextlib.suppress(ImportError):
+                self._cell = _below_the_cell()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+        if self._cell is not None:
+            self._cell("")
 
     def update_search(
         self, progress: SearchProgress, trials: Trials, *, config: SearchConfig
@@ -77,7 +85,7 @@ class Live:
             share=episodes / total,
             best=best,
         )
-        self._tell(ended, line)
+        self._tell(ended, line, share=episodes / total)
 
     def update_comparison(self, progress: SearchProgress, asked: int) -> None:
         """Show the present state of a comparison, whose zoos have so many members if none are
@@ -91,12 +99,13 @@ class Live:
             )
             self._show_fits(progress.fits)
             return
-        self._tell(0, comparison_line(progress, asked=asked))
+        share = done / asked if asked else 1.0
+        self._tell(0, comparison_line(progress, asked=asked), share=share)
 
     def update(self, progress: Progress) -> None:
         """Show the present state of a run."""
         if not self._console.is_terminal:
-            self._tell(progress.episodes_done, run_line(progress))
+            self._tell(progress.episodes_done, run_line(progress), share=progress.work_share)
             return
         accuracy = progress.test_accuracy
         status = f"episode {progress.episodes_done}/{progress.episodes}" + (
@@ -123,12 +132,24 @@ class Live:
                 status=f"epoch {min(int(fit.epochs_done) + 1, fit.epochs)}/{fit.epochs}{loss}",
             )
 
-    def _tell(self, done: int, line: str) -> None:
-        """Print a line, if more is done than was told before, or now and then."""
+    def _tell(self, done: int, line: str, *, share: float) -> None:
+        """Print a line, if more is done than was told before, or now and then; in a notebook it
+        takes the place of the one before, below a bar for the share that is done."""
+        if self._cell is not None:
+            self._cell(f'<progress value="{share:.4f}"></progress> {as_html(line)}')
+            return
         told, told_at = self._told
         if done > told or time.monotonic() - told_at > _TELL_EVERY_S:
             self._told = (done, time.monotonic())
             self._console.print(line, highlight=False, soft_wrap=True)
+
+
+def _below_the_cell() -> Callable[[str], None]:
+    """What shows HTML below a notebook's cell, in place of what it has shown before."""
+    from IPython.display import HTML, display
+
+    shown = display(HTML(""), display_id=True)
+    return lambda html: shown.update(HTML(html))
 
 
 def _name(fit: FitState) -> str:

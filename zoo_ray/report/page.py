@@ -1,17 +1,19 @@
-"""One self-contained HTML page about runs, comparisons, and studies of task competition."""
+"""One self-contained HTML page about runs, comparisons, searches, and competition studies."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import yaml
 
+from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS
 from zoo_ray.outcomes import Spread, spread_text
+from zoo_ray.report.drawing import Drawing
 from zoo_ray.report.drawings import (
-    Drawing,
     accuracy_drawing,
     bands_drawing,
     confusion_drawing,
@@ -33,9 +35,10 @@ from zoo_ray.report.html import (
     table,
     timeline_section,
 )
-from zoo_ray.report.study_sections import comparison_sections, competition_sections
+from zoo_ray.report.study_sections import study_sections
+from zoo_ray.report.whole import whole_file
 from zoo_ray.stored import StoredRun
-from zoo_ray.stored_studies import StoredComparison, StoredCompetition
+from zoo_ray.stored_studies import Study
 
 
 class Page(NamedTuple):
@@ -44,28 +47,42 @@ class Page(NamedTuple):
     html: str
     files: dict[str, bytes]
 
+    def write(self, folder: str | Path) -> Path:
+        """Write `index.html` and the files; returns where the page is.
 
-def report_page(
-    runs: Sequence[StoredRun],
-    *,
-    comparison: StoredComparison | None = None,
-    competition: StoredCompetition | None = None,
-) -> Page:
+        Raises:
+            UserError: it cannot be written; an earlier page stays as it was.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in (*self.files.items(), ("index.html", self.html.encode())):
+                with whole_file(folder / name) as out:
+                    out.write(content)
+        except OSError as error:
+            raise UserError(f"--out {folder}: cannot be written ({error.strerror})") from None
+        return (folder / "index.html").resolve()
+
+    def _repr_html_(self) -> str:
+        """As a notebook shows it: in a frame, as the page's style is not the notebook's."""
+        style = "width: 100%; height: 80vh; border: 0"
+        return f'<iframe srcdoc="{escape(self.html)}" style="{style}"></iframe>'
+
+
+def report_page(runs: Sequence[StoredRun], *, studies: Sequence[Study] = ()) -> Page:
     """The report of what a store holds.
 
     Args:
         runs: of several, the first is shown in full, beside a comparison of all.
-        comparison, competition: shown before them. One thing at least is given.
+        studies: shown before them. One thing at least is given.
     """
     files: dict[str, bytes] = {}
     sections: list[str] = []
-    title = " and ".join(dict.fromkeys(s.name for s in (competition, comparison) if s))
-    if competition is not None:
-        sections += competition_sections(competition, files)
-    if comparison is not None:
-        sections += comparison_sections(comparison, files)
-    study = comparison or competition
-    if study is not None and not runs and (grown := study.first_run()) is not None:
+    title = " and ".join(dict.fromkeys(study.name for study in studies))
+    for study in studies:
+        sections += study_sections(study, files)
+    grown = None if runs else next(filter(None, (study.first_run() for study in studies)), None)
+    if grown is not None:
         sections.append(_configuration(grown))
     if len(runs) > 1:
         title = title or f"{len(runs)} runs"

@@ -196,56 +196,62 @@ def search_table(
 ) -> RenderableType:
     """Trials, best first, with what they cost, and which of them stand out."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
-    table.add_column("trial", justify="right")
-    for key in keys:
-        header = escape(key.rpartition(".")[2].replace("_", " "))
-        table.add_column(header, justify="right", overflow="fold")
-    for header in ("members", "images", metric.removeprefix("validation_").replace("_", " ")):
-        table.add_column(header, justify="right", overflow="fold")
-    table.add_column("", overflow="fold")
-    sign = -1 if metric == "validation_forgetting" else 1
-    complete = [row for row in rows if row.status == "complete"]
-    complete.sort(key=lambda row: (-sign * row.score, row.images))
-    others = [row for row in rows if row.status != "complete"]
-    shown = [*complete, *others][:_MOST_ROWS]
+    for header in trial_header(keys, metric):
+        table.add_column(escape(header), justify="right" if header else "left", overflow="fold")
+    ordered = best_first(rows, metric)
     front = found.front if found else []
+    shown = ordered[:_MOST_ROWS]
     for row in [*shown, *(row for row in front if row not in shown)]:
-        score = "-" if row.score != row.score else _percent(row.score)
-        table.add_row(
-            row.name,
-            *(_value(row, key) for key in keys),
-            str(row.members),
-            f"{row.images:,}",
-            score,
-            _remark(row, found),
-        )
+        style = {"failed": "red", "complete": None}.get(row.status, "dim")
+        if found and row in (found.best, found.near):
+            style = "bold green" if row is found.best else "green"
+        table.add_row(*map(escape, trial_cells(row, found, keys)), style=style)
     lines: list[RenderableType] = [table]
-    if len(complete) + len(others) > len(shown):
-        lines.append(f"{len(complete) + len(others) - len(shown)} more in trials.parquet")
+    if len(ordered) > len(shown):
+        lines.append(f"{len(ordered) - len(shown)} more in trials.parquet")
     if any(row.prefix for row in rows):
         lines.append("trial 3.1: the zoo of trial 3's first member of each episode")
     return Group(*lines)
 
 
-def _value(row: Row, key: str) -> str:
-    if key == MEMBERS_PER_EPISODE:
-        return str(row.members_per_episode)
-    return escape(value_text(row.values[key]))
+def trial_header(keys: Sequence[str], metric: str) -> list[str]:
+    """What `trial_cells` are."""
+    names = [*(key.rpartition(".")[2] for key in keys), "members", "images"]
+    names.append(metric.removeprefix("validation_"))
+    return ["trial", *(name.replace("_", " ") for name in names), ""]
+
+
+def trial_cells(row: Row, found: Findings | None, keys: Sequence[str]) -> list[str]:
+    """A trial: what it tried, what it costs, what came of it."""
+    values = [
+        str(row.members_per_episode) if key == MEMBERS_PER_EPISODE else value_text(row.values[key])
+        for key in keys
+    ]
+    score = "-" if row.score != row.score else _percent(row.score)
+    return [row.name, *values, str(row.members), f"{row.images:,}", score, _remark(row, found)]
+
+
+def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Complete trials, the best first and of equals the cheapest, then the others."""
+    sign = -1 if metric == "validation_forgetting" else 1
+    complete = [row for row in rows if row.status == "complete"]
+    complete.sort(key=lambda row: (-sign * row.score, row.images))
+    return [*complete, *(row for row in rows if row.status != "complete")]
 
 
 def _remark(row: Row, found: Findings | None) -> str:
     if row.status == "failed":
-        return f"[red]failed[/red] {escape(row.problem or '')}"
+        return f"failed: {row.problem or ''}"
     if row.status != "complete":
-        return f"[dim]{row.status} at episode {row.episodes}[/dim]"
-    remarks = []
-    if found and row is found.best:
-        remarks.append("[bold green]best[/bold green]")
-    if found and row is found.near and row is not found.best:
-        remarks.append("[green]as good, and cheapest[/green]")
-    if found and any(row is other for other in found.front):
-        remarks.append("front")
-    return ", ".join(remarks)
+        return f"{row.status} at episode {row.episodes}"
+    if found is None:
+        return ""
+    remarks = {
+        "best": row is found.best,
+        "as good, and cheapest": row is found.near and row is not found.best,
+        "front": any(row is other for other in found.front),
+    }
+    return ", ".join(remark for remark, is_so in remarks.items() if is_so)
 
 
 def task_table(rows: Sequence[Sequence[str]]) -> Table:

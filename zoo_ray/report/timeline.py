@@ -12,8 +12,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.diary import FitTime
-from zoo_ray.report.drawings import PAPER, Drawing
-from zoo_ray.report.figures import GRID, INK, MUTED
+from zoo_ray.report.drawing import GRID, INK, MUTED, PAPER, Drawing
 from zoo_ray.zoo.boosting import Floats
 
 CERTAIN, USED, UNUSED, CUT_SHORT = "certain", "early and used", "early and unused", "cut short"

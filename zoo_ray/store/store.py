@@ -407,8 +407,8 @@ class Store:
         """Write a search's table of trials, a row each; `digests` names its members."""
         self.files.replace(f"{search_folder(name)}/{TRIALS}", table_to_bytes(columns))
 
-    def read_trial_digests(self, name: str) -> set[str]:
-        """Members that a search's table of trials names.
+    def read_trials(self, name: str) -> dict[str, list[Any]] | None:
+        """A search's table of trials, column by column; None: it is not written yet.
 
         Raises:
             UserError: it cannot be read.
@@ -416,13 +416,22 @@ class Store:
         path = f"{search_folder(name)}/{TRIALS}"
         document = self.files.read(path)
         if document is None:
-            return set()
+            return None
         try:
             columns = table_from_bytes(document)
         except CorruptPayload as error:
             raise UserError(f"{self.shown}/{path}: {error}; remove it, or mend it") from None
         if "digests" not in columns:
             raise UserError(f"{self.shown}/{path}: not a search's table; remove it, or mend it")
+        return columns
+
+    def read_trial_digests(self, name: str) -> set[str]:
+        """Members that a search's table of trials names.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        columns = self.read_trials(name) or {"digests": []}
         return {digest for digests in columns["digests"] for digest in digests}
 
     # ---- what runs and searches have in common; their folder is `run_folder`, `search_folder`

@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import yaml
 
+from zoo_ray.benchmarks import Source
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
-from zoo_ray.run import recorded_precision, task_records, versions
+from zoo_ray.run import recorded_precision, task_records, versions, write_pictures
+from zoo_ray.search.config import DEFAULT_METRIC, SearchConfig, differences
 from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
-from zoo_ray.search.config import SearchConfig, differences
 from zoo_ray.search.results import Findings, Row, findings, importance
 from zoo_ray.search.space import Values
 from zoo_ray.search.trials import OPTUNA_BATCH, Trial, Trials, zoo_report
@@ -98,6 +99,7 @@ def search(
     *,
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_progress: Callable[[SearchProgress, Trials], None] = lambda _progress, _trials: None,
     started: float | None = None,
 ) -> SearchResult:
@@ -111,6 +113,7 @@ def search(
         config: what to search.
         name: of the search, unique in the store.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray.
+        source: the data where the base's `benchmark.dataset` is `arrays`.
         on_progress: called about twice a second.
         started: when the command began, in seconds since the epoch; now if not given.
 
@@ -122,7 +125,7 @@ def search(
     store = Store(config.base.store)
     record = store.read_search(check_name(name))
     with contextlib.ExitStack() as until_done:
-        plan = _plan(config, record, address=address, until_done=until_done)
+        plan = _plan(config, record, address=address, source=source, until_done=until_done)
         at_once = _trials_at_once(config, plan.workers)
         trials = Trials(config, at_once=at_once)
         _record(store, config, plan, record, name=name)
@@ -145,12 +148,16 @@ def search(
             f"budget.members = {config.budget.members}: a trial asks for {config.most_members} "
             "members; give more"
         )
-    store.write_trials(name, _columns(rows, config, found))
+    store.write_trials(name, _columns(rows, config, found, test_accuracy=None))
     problems = [trial.problem for trial in trials.all if trial.problem is not None]
     if len(problems) == len(trials.all):
         raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
     zoos = _zoos(found.best, config, plan, store, tally=tally) if found else []
+    test_accuracy = None
+    if zoos:
+        test_accuracy = float(np.mean([zoo.metrics().average_accuracy for zoo in zoos]))
+        store.write_trials(name, _columns(rows, config, found, test_accuracy=test_accuracy))
     weight = importance(rows, list(config.space))
     files = _write_results(config, plan, store, rows, found, weight, name=name)
     fitted = set[str]().union(*(trial.fitted for trial in trials.all))
@@ -165,9 +172,7 @@ def search(
         fitted=len(fitted),
         read=len(distinct - fitted),
         digests=[zoo.digest() for zoo in zoos],
-        test_accuracy=(
-            float(np.mean([zoo.metrics().average_accuracy for zoo in zoos])) if zoos else None
-        ),
+        test_accuracy=test_accuracy,
         files=files,
         wall_s=time.time() - started,
     )
@@ -178,6 +183,7 @@ def _plan(
     record: SearchRecord | None,
     *,
     address: str | None,
+    source: Source | None,
     until_done: contextlib.ExitStack,
 ) -> Plan:
     """The base's plan, its data read; Ray is started meanwhile, for as long as the stack lasts."""
@@ -188,6 +194,7 @@ def _plan(
         start=True,
         precision=recorded_precision(config.base, record),
         members=config.trials * config.most_members,
+        source=source,
     )
     for task in plan.tasks:
         if len(task.validation) == 0:
@@ -362,8 +369,13 @@ def _record(
 
 
 def _columns(
-    rows: Sequence[Row], config: SearchConfig, found: Findings | None
+    rows: Sequence[Row],
+    config: SearchConfig,
+    found: Findings | None,
+    *,
+    test_accuracy: float | None,
 ) -> dict[str, list[Any]]:
+    """The table of trials; the test part is scored of the best alone."""
     front = found.front if found else []
     columns: dict[str, list[Any]] = {
         "trial": [row.trial for row in rows],
@@ -380,9 +392,14 @@ def _columns(
         "episodes": [row.episodes for row in rows],
         "members": [row.members for row in rows],
         "images": [row.images for row in rows],
+        DEFAULT_METRIC: [None if row.accuracy != row.accuracy else row.accuracy for row in rows],
         config.metric: [None if row.score != row.score else row.score for row in rows],
         "by_seed": [list(row.scores) for row in rows],
+        "test_average_accuracy": [
+            test_accuracy if found is not None and row is found.best else None for row in rows
+        ],
         "best": [found is not None and row is found.best for row in rows],
+        "near": [found is not None and row is found.near for row in rows],
         "front": [any(row is other for other in front) for row in rows],
         "digests": [list(row.digests) for row in rows],
     }
@@ -407,7 +424,7 @@ def _write_results(
     *,
     name: str,
 ) -> list[str]:
-    from zoo_ray.report.figures import search_figures  # imports matplotlib
+    from zoo_ray.report.study_drawings import search_drawings  # imports matplotlib
 
     folder = search_folder(name)
     store.clear_wanted(folder)
@@ -427,9 +444,6 @@ def _write_results(
         text = f"# The best of search {name} (trial {best.trial}); {comment}.\n"
         text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
         written.append(store.write_file(folder, file, text.encode()))
-    figures = search_figures(
-        rows, found, weight, metric=config.metric, title=name, keys=list(config.space)
-    )
-    for file, png in figures.items():
-        written.append(store.write_file(folder, f"report/{file}.png", png))
+    drawings = search_drawings(rows, found, weight, metric=config.metric)
+    written += write_pictures(drawings, store, folder, of=name)
     return [f"{store.shown}/{folder}/trials.parquet", *written]

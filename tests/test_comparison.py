@@ -4,7 +4,7 @@ import pytest
 from toys import write_idx_dataset
 
 import run_cluster
-from zoo_ray.compare import compare, mode_contender, varied_contender
+from zoo_ray.comparison import compare, mode_contender, varied_contender
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
@@ -179,7 +179,7 @@ def test_what_is_grown_already_is_recorded_before_the_rest_is_fitted(config, mon
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo_ray.compare._grow", killed)
+    monkeypatch.setattr("zoo_ray.comparison._grow", killed)
     with pytest.raises(KeyboardInterrupt):
         compare(config, contenders=[one, other], seeds=[0], name="c")
     assert len(digests(config, "c.isolated.0")) == 3
@@ -216,7 +216,7 @@ def test_the_command_line(config, tmp_path, capsys):
     assert names == ["continual", "sharpness=3, recipe.l2=0"]
     assert "mean ± standard deviation over 2 seeds" in err
     folder = tmp_path / "store" / "comparisons" / "run"
-    assert (folder / "report" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "report" / "contenders.png").read_bytes().startswith(b"\x89PNG")
     stored = json.loads((folder / "comparison.json").read_text())
     assert stored["contenders"] == result["contenders"]
     assert not (folder / "wanted.json").exists()

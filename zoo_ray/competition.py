@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from zoo_ray.compare import Contender, Grown, Zoo, grow_all
+from zoo_ray.benchmarks import Source
+from zoo_ray.comparison import Contender, Grown, Zoo, grow_all
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import predictions_of
-from zoo_ray.run import without_nan
+from zoo_ray.run import without_nan, write_pictures
 from zoo_ray.store import comparison_folder
 from zoo_ray.stored_studies import COMPETING, earlier_runs
 from zoo_ray.zoo.boosting import Floats
@@ -70,6 +71,7 @@ def compete(
     seeds: Sequence[int],
     name: str,
     address: str | None = None,
+    source: Source | None = None,
     on_progress: Callable[[SearchProgress, int], None] = lambda _progress, _asked: None,
     started: float | None = None,
 ) -> CompetitionResult:
@@ -81,7 +83,7 @@ def compete(
 
     Args:
         config: benchmark, recipe, workers and store.
-        seeds, name, address, on_progress, started: as of `zoo_ray.compare.compare`.
+        seeds, name, address, source, on_progress, started: as of `zoo_ray.comparison.compare`.
 
     Raises:
         UserError: anything outside the program is not as it must be, or a member cannot be fitted.
@@ -97,6 +99,7 @@ def compete(
         name=name,
         command="compete",
         address=address,
+        source=source,
         on_progress=on_progress,
     )
     if grown.problems:
@@ -117,12 +120,14 @@ def compete(
         "earlier_runs": earlier_runs(grown.store, name, runs),
     }
     text = json.dumps(record, indent=1, allow_nan=False)
-    from zoo_ray.report.figures import competition_figures  # imports matplotlib
+    from zoo_ray.report.study_drawings import (  # imports matplotlib
+        competition_drawing,
+        together_drawing,
+    )
 
     files = [grown.store.write_file(folder, "competition.json", text.encode())]
-    figures = competition_figures(mean, together, tasks=names, title=name)
-    for file, png in figures.items():
-        files.append(grown.store.write_file(folder, f"report/{file}.png", png))
+    drawings = [competition_drawing(mean, by_seed, names), together_drawing(together, names)]
+    files += write_pictures(drawings, grown.store, folder, of=name)
     return CompetitionResult(
         name=name,
         store=grown.store.address,

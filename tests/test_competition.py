@@ -5,8 +5,8 @@ import pytest
 from toys import write_idx_dataset
 
 import run_cluster
-from zoo_ray.compare import compare, mode_contender
-from zoo_ray.compete import compete
+from zoo_ray.comparison import compare, mode_contender
+from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.plan import plan_run

@@ -7,11 +7,13 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from zoo_ray.config import RunConfig, override, validate_config, vary
+from zoo_ray.benchmarks import Source
+from zoo_ray.config import RunConfig, as_items, override, shown, validate_config, vary
 from zoo_ray.errors import UserError
 from zoo_ray.keys import hash_bits
+from zoo_ray.members.spec import Precision
 from zoo_ray.outcomes import Outcome, Spread, difference, forward_transfer, interval_95
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import Progress, SearchProgress, training_samples
@@ -21,6 +23,7 @@ from zoo_ray.run import (
     record_run,
     recorded_precision,
     refuse_other_configuration,
+    write_pictures,
     write_results,
 )
 from zoo_ray.store import Store, check_name, comparison_folder, run_folder, zoo_name
@@ -29,6 +32,7 @@ from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
 _METRICS = Metrics._fields
+_BASELINES: tuple[Mode, ...] = ("isolated", "multihead")
 _VARIED = ("zoo", "recipe")
 _MOST_MATCHED = 1000
 _LONG = 50
@@ -40,6 +44,29 @@ class Contender:
 
     name: str
     config: RunConfig
+
+
+def contenders_of(
+    config: RunConfig, *, modes: Sequence[Mode] = (), varied: Sequence[Sequence[str]] = ()
+) -> list[Contender]:
+    """What a comparison compares, in order: the modes, then what is varied.
+
+    Args:
+        config: a run.
+        modes: it is grown in each of these; none given: in its own, and, where nothing is varied,
+            as Isolated and Multi-head.
+        varied: it is grown with each of these values too, as of `varied_contender`.
+
+    Raises:
+        UserError: a mode, key or value is not allowed.
+    """
+    own = config.zoo.mode
+    for mode in modes:
+        if mode not in get_args(Mode):
+            raise UserError(f"--modes {shown(mode)}: a mode is one of {', '.join(get_args(Mode))}")
+    baselines = () if varied else (mode for mode in _BASELINES if mode != own)
+    found = [mode_contender(config, mode) for mode in modes or (own, *baselines)]
+    return [*found, *(varied_contender(config, list(as_items(items))) for items in varied)]
 
 
 def mode_contender(config: RunConfig, mode: Mode) -> Contender:
@@ -178,6 +205,7 @@ def compare(
     name: str,
     shuffle: bool = False,
     address: str | None = None,
+    source: Source | None = None,
     on_progress: Callable[[SearchProgress, int], None] = lambda _progress, _asked: None,
     started: float | None = None,
 ) -> ComparisonResult:
@@ -196,6 +224,7 @@ def compare(
             benchmark's `order_seed`.
         address: of a Ray cluster (`auto`: the one this machine belongs to); None: a local Ray,
             started if anything is left to fit, unless `workers.count` is 0.
+        source: the data where `benchmark.dataset` is `arrays`, as `arrays_source` makes them.
         on_progress: called about twice a second, with how many members all zoos have.
         started: when the command began, in seconds since the epoch; now if not given.
 
@@ -212,6 +241,7 @@ def compare(
         command="compare",
         shuffle=shuffle,
         address=address,
+        source=source,
         on_progress=on_progress,
     )
     outcomes = [
@@ -240,6 +270,7 @@ def grow_all(
     command: Literal["compare", "compete"],
     shuffle: bool = False,
     address: str | None,
+    source: Source | None,
     on_progress: Callable[[SearchProgress, int], None],
 ) -> Grown:
     """Grow and record the zoos of contenders.
@@ -247,7 +278,7 @@ def grow_all(
     Args:
         command: whose zoos they are; for `compare`, Isolated is also grown with as many members as
             come nearest to the images of the first contender that is not.
-        config, contenders, seeds, name, shuffle, address, on_progress: as of `compare`.
+        config, contenders, seeds, name, shuffle, address, source, on_progress: as of `compare`.
 
     Raises:
         UserError: as `compare`.
@@ -257,7 +288,16 @@ def grow_all(
     folder = comparison_folder(name)
     refuse_other_study(store, name, command=command)
     with contextlib.ExitStack() as until_grown:
-        plan = _plan(config, contenders, seeds, store, name, address, until_grown)
+        auto, is_begun = _recorded(contenders, seeds, store, name)
+        plan = plan_on_ray(
+            config,
+            address=address,
+            until=until_grown,
+            start=not is_begun,
+            precision=auto,
+            members=len(seeds) * sum(contender.config.rules.members for contender in contenders),
+            source=source,
+        )
         if command == "compare":
             contenders = [*contenders, *_matched(contenders, plan)]
         zoos = [
@@ -301,16 +341,10 @@ def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> No
             raise UserError(f"{key}: {twice[0]} is given twice; once is enough")
 
 
-def _plan(
-    config: RunConfig,
-    contenders: Sequence[Contender],
-    seeds: Sequence[int],
-    store: Store,
-    name: str,
-    address: str | None,
-    until_grown: contextlib.ExitStack,
-) -> Plan:
-    """The plan that all have in common, its data read; Ray is started meanwhile."""
+def _recorded(
+    contenders: Sequence[Contender], seeds: Sequence[int], store: Store, name: str
+) -> tuple[Precision | None, bool]:
+    """What `precision: auto` stands for by the runs' records, and whether there are any."""
     auto, is_begun = None, False
     for contender, seed in product(contenders, seeds):
         record = store.read_run(_run_name(name, contender, seed))
@@ -318,15 +352,7 @@ def _plan(
         auto = recorded_precision(contender.config, record)
         if auto is not None:  # all others are of the same
             break
-
-    return plan_on_ray(
-        config,
-        address=address,
-        until=until_grown,
-        start=not is_begun,
-        precision=auto,
-        members=len(seeds) * sum(contender.config.rules.members for contender in contenders),
-    )
+    return auto, is_begun
 
 
 def _matched(contenders: Sequence[Contender], plan: Plan) -> list[Contender]:
@@ -469,7 +495,7 @@ def _unknown_tasks(growth: Growth) -> int:
 
 
 def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]:
-    from zoo_ray.report.figures import comparison_figure  # imports matplotlib
+    from zoo_ray.report.study_drawings import contenders_drawing  # imports matplotlib
 
     folder = comparison_folder(name)
     record = {
@@ -478,8 +504,13 @@ def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]
         "earlier_runs": earlier_runs(store, name, [run for o in outcomes for run in o.runs]),
     }
     text = json.dumps(record, indent=1)
-    figure = comparison_figure(outcomes, title=name)
+    grown = [outcome for outcome in outcomes if outcome.problem is None]
+    drawing = contenders_drawing(
+        [outcome.name for outcome in grown],
+        [spread.by_seed for outcome in grown if (spread := outcome.spread("average_accuracy"))],
+        [outcome.images for outcome in grown],
+    )
     return [
         store.write_file(folder, "comparison.json", text.encode()),
-        store.write_file(folder, "report/comparison.png", figure),
+        *write_pictures([drawing], store, folder, of=name),
     ]

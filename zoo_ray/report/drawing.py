@@ -1,0 +1,238 @@
+"""What a figure of ours is: drawn once, as SVG for a page, as PNG to keep, and in one style."""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from zoo_ray.zoo.boosting import Floats
+
+INK, MUTED, GRID = "#1f2430", "#6b7280", "#e5e7eb"
+BLUE, RED = "#3b6ea5", "#c2410c"
+PAPER = "#fffffe"  # that of the page, where white is white
+# For scripts that the first font lacks, where one of them is installed.
+_FALLBACKS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Zen Hei", "Droid Sans Fallback"),
+    "Noto Emoji",  # Noto Color Emoji is made of pictures, which matplotlib does not draw
+)
+_INSTALLED = {font.name for font in font_manager.fontManager.ttflist}
+_STYLE: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)],
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+}
+# Colours of the page, which differ in the dark.
+_THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
+MOST_LABELS = 10
+"""Of lines, at their ends: more would not fit."""
+SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
+_LONGEST = 24
+_MOST_NUMBERS = 21  # in a row or column
+
+
+@contextlib.contextmanager
+def drawing_style(others: Mapping[str, object] | None = None) -> Iterator[None]:
+    """The style of all figures, and other keys of matplotlib's.
+
+    A character that no font here has is drawn as a box, without a warning for each.
+    """
+    with mpl.rc_context(_STYLE | dict(others or {})), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
+        yield
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a report.
+
+    Attributes:
+        name: of its files.
+        title: above it.
+        text: what it shows, in words: for those who do not see it.
+        caption: how to read it.
+        draw: draws it.
+    """
+
+    name: str
+    title: str
+    text: str
+    caption: str
+    draw: Callable[[], Figure]
+
+    def png(self, *, of: str | None = None) -> bytes:
+        """As PNG; with a title that names what it is of, for a file of its own."""
+        with self._drawn() as figure:
+            if of is not None:
+                title = plain(f"{of}: {self.title[0].lower()}{self.title[1:]}")
+                figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+            return _saved(figure, format="png", dpi=150)
+
+    def svg(self) -> str:
+        """As SVG whose text is text."""
+        with self._drawn() as figure:
+            saved = _saved(figure, format="svg", transparent=True, metadata={"Date": None})
+        return saved.decode()
+
+    @contextlib.contextmanager
+    def _drawn(self) -> Iterator[Figure]:
+        # The salt keeps the ids of several drawings on one page apart.
+        with drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+            figure = self.draw()
+            yield figure
+            plt.close(figure)
+
+    def _repr_png_(self) -> bytes:
+        """As a notebook shows it."""
+        return self.png()
+
+
+def _saved(figure: Figure, **options: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, **options)
+    return file.getvalue()
+
+
+def themed(svg: str, *, name: str) -> str:
+    """An SVG as part of a page: without its header, in the colours of the page, its ids begun with
+    a name."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)  # the same for the same pixels
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for colour, variable in _THEMED.items():
+        svg = svg.replace(colour, variable)
+    return svg
+
+
+def label_ends(
+    axes: Axes, values: Sequence[float], labels: Sequence[str], colours: Sequence[object]
+) -> None:
+    """Label lines at their right ends, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    order = sorted(range(len(values)), key=lambda i: (values[i], -i))
+    places = _spread([values[i] for i in order], gap=(high - low) / 18)
+    for i, place in zip(order, places, strict=True):
+        # The text is not in the line's colour, which may be hard to read by day or by night.
+        for text, shift, colour in (
+            ("●", 6, colours[i]),
+            (f"{labels[i]} · {values[i]:.1f}", 18, INK),
+        ):
+            axes.annotate(
+                text,
+                xy=(1.0, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(shift, 0),
+                textcoords="offset points",
+                va="center",
+                color=colour,
+                annotation_clip=False,
+            )
+
+
+def _spread(values: Sequence[float], *, gap: float) -> list[float]:
+    """Ascending values moved as little as possible (least squares) to be `gap` apart."""
+    # Isotonic regression of value - i * gap: pool neighbours that are out of order.
+    pools: list[tuple[float, int]] = []
+    for i, value in enumerate(values):
+        mean, size = value - i * gap, 1
+        while pools and pools[-1][0] > mean:
+            before, before_size = pools.pop()
+            mean = (mean * size + before * before_size) / (size + before_size)
+            size += before_size
+        pools.append((mean, size))
+    flat = [mean for mean, size in pools for _ in range(size)]
+    return [mean + i * gap for i, mean in enumerate(flat)]
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names as a figure shows them: long ones without what all begin with, or without a middle."""
+    words = [name.split(" ") for name in names]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+    start = [column[0] for column in alike] if len(names) > 1 else []
+    too_long = max(map(len, names), default=0) > _LONGEST
+    left_out = len(start) if too_long and len(" ".join(start)) > _LONGEST // 2 else 0
+    rests = [" ".join(each[left_out:]) for each in words]
+    return [
+        plain(_cut(f"… {rest}" if rest and left_out else name))
+        for name, rest in zip(names, rests, strict=True)
+    ]
+
+
+def _cut(name: str) -> str:
+    half = _LONGEST // 2
+    return name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}"
+
+
+def plain(text: str) -> str:
+    """Text that matplotlib shows as it is."""
+    return text.replace("$", r"\$")  # a dollar sign would start mathematics
+
+
+def whole_ticks(episodes: int) -> list[int]:
+    """Some whole numbers from 1 to that of the episodes."""
+    step = max(1, -(-episodes // 12))
+    return list(range(1, episodes + 1, step))
+
+
+def heat_map(
+    axes: Axes,
+    values: Floats,
+    *,
+    form: str,
+    ends: tuple[float, float] | None = None,
+    least: float = -np.inf,
+) -> AxesImage:
+    """A heat map, with its numbers where they are few.
+
+    Args:
+        form: of the numbers.
+        ends: of the colours; None: those of the values.
+        least: numbers below are not shown.
+    """
+    low, high = ends or (np.nanmin(values), np.nanmax(values))
+    image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=low, vmax=high)
+    shown = np.where(values >= least, values, np.nan)
+    write_numbers(axes, shown, form=form, dark=values > low + 0.6 * (high - low))
+    return image
+
+
+def write_numbers(axes: Axes, values: Floats, *, form: str, dark: npt.NDArray[np.bool_]) -> None:
+    """Write a heat map's numbers into its cells, where they are few.
+
+    Args:
+        values: NaN: none is shown.
+        form: of the numbers.
+        dark: which cells are.
+    """
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if max(values.shape) <= _MOST_NUMBERS:
+        for row, column in np.argwhere(~np.isnan(values)):
+            # On the map's colours, by day and by night.
+            ink = "white" if dark[row, column] else "#1b2430"
+            text = form.format(values[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=7)
