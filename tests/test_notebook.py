@@ -102,6 +102,29 @@ def test_slips_get_one_line(store):
         zoo_ray.open_study(store, "nobody")
 
 
+def test_odd_arguments_get_one_line(store):
+    config = config_of(store)
+    for asked, told in (
+        ({"seeds": 3}, "seeds: 3; give whole numbers"),
+        ({"seeds": []}, r"seeds: \[\]; give whole numbers"),
+        ({"seeds": [0.5]}, "seeds: .*; give whole numbers"),
+        ({"modes": None}, "modes: None; give a list"),
+        ({"vary": 3}, "vary: 3; give a list"),
+        ({"vary": [3]}, "vary: 3; give a list"),
+        ({"vary": [[]]}, r"--vary \[\]: give KEY=VALUE"),
+        ({"vary": [[3]]}, r"--vary \[3\]: give KEY=VALUE"),
+    ):
+        with pytest.raises(UserError, match=told):
+            zoo_ray.compare(config, source=SOURCE, **asked)
+    for found in ((), (zoo_ray.open_study(store, "competition"),) * 2):
+        with pytest.raises(UserError, match="a page shows runs, or one comparison"):
+            zoo_ray.page(*found)
+    given = {"modes": "continual", "vary": "zoo.sharpness=2", "seeds": np.arange(1)}
+    study = zoo_ray.compare(config, name="given", source=SOURCE, **given)
+    assert [contender.name for contender in study.contenders] == ["continual", "sharpness=2"]
+    assert repr(zoo_ray.page(zoo_ray.open_study(Path(store), "given"))).startswith("a page, and ")
+
+
 def test_progress_is_shown_below_a_cell(store, monkeypatch):
     shown = []
     monkeypatch.setattr("zoo_ray.report.live._below_the_cell", lambda: shown.append)
@@ -143,4 +166,7 @@ def test_every_cell_runs_in_a_kernel_and_shows_what_it_says(tmp_path, monkeypatc
     assert "transfer: forward" in printed
     pictures = [data for data in results if "image/png" in data]
     assert len(pictures) == 4
+    # Its own plots, with pyplot, before and after ours.
+    plots = [o for o in outputs if o.output_type == "display_data" and "image/png" in o.data]
+    assert len(plots) == 2
     assert "iframe" in results[-1]["text/html"]

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Literal, get_args
 
 from zoo_ray.benchmarks import Source
-from zoo_ray.config import RunConfig, as_items, override, shown, validate_config, vary
+from zoo_ray.config import RunConfig, override, shown, validate_config, vary
 from zoo_ray.errors import UserError
 from zoo_ray.keys import hash_bits
 from zoo_ray.members.spec import Precision
@@ -66,7 +66,7 @@ def contenders_of(
             raise UserError(f"--modes {shown(mode)}: a mode is one of {', '.join(get_args(Mode))}")
     baselines = () if varied else (mode for mode in _BASELINES if mode != own)
     found = [mode_contender(config, mode) for mode in modes or (own, *baselines)]
-    return [*found, *(varied_contender(config, list(as_items(items))) for items in varied)]
+    return [*found, *(varied_contender(config, items) for items in varied)]
 
 
 def mode_contender(config: RunConfig, mode: Mode) -> Contender:
@@ -85,6 +85,8 @@ def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
         UserError: a key or value is not allowed.
     """
     raw = config.model_dump(mode="json", exclude_unset=True)
+    if not items or not all(isinstance(item, str) for item in items):
+        raise UserError(f"--vary {shown(items)}: give KEY=VALUE, as zoo.sharpness=2")
     for item in items:
         key = item.partition("=")[0].strip()
         section, _, last = key.partition(".")

@@ -1,10 +1,12 @@
 """zoo_ray from Python: what the command line does, and what has come of it."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import operator
+import os
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo_ray import comparison, competition, run, tuning
 from zoo_ray.benchmarks import Source
@@ -90,18 +92,24 @@ def compare(
             progress is shown.
 
     Returns:
-        The comparison, read from the store.
+        The comparison, read from the store. A contender that could not be grown has a `problem`.
 
     Raises:
-        UserError: anything outside the program is not as it must be; see the message.
+        UserError: anything outside the program is not as it must be, or no zoo could be grown; see
+            the message.
     """
     config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="comparison")
+    contenders = comparison.contenders_of(
+        config,
+        modes=_listed("modes", modes),
+        varied=[_listed("vary", items) for items in _listed("vary", vary)],
+    )
     with contextlib.ExitStack() as until_grown:
         told = on_progress or until_grown.enter_context(_live()).update_comparison
         comparison.compare(
             config,
-            contenders=comparison.contenders_of(config, modes=modes, varied=vary),
-            seeds=[config.zoo.seed] if seeds is None else seeds,
+            contenders=contenders,
+            seeds=_seeds(config, seeds),
             name=name,
             shuffle=shuffle,
             address=address,
@@ -137,7 +145,7 @@ def compete(
         told = on_progress or until_grown.enter_context(_live()).update_comparison
         competition.compete(
             config,
-            seeds=[config.zoo.seed] if seeds is None else seeds,
+            seeds=_seeds(config, seeds),
             name=name,
             address=address,
             source=source,
@@ -182,7 +190,7 @@ def tune(
     return _study(config.base.store, name, StoredSearch)
 
 
-def open(store: str, name: str) -> StoredRun:
+def open(store: str | Path, name: str) -> StoredRun:
     """Read a grown run.
 
     Args:
@@ -192,11 +200,12 @@ def open(store: str, name: str) -> StoredRun:
     Raises:
         UserError: there is no such run, it is not grown yet, or it cannot be read.
     """
-    return StoredRun(Store(store), name)
+    return StoredRun(Store(os.fspath(store)), name)
 
 
-def open_study(store: str, name: str) -> Study:
-    """Read what `compare`, `compete` or `tune` has recorded.
+def open_study(store: str | Path, name: str) -> Study:
+    """Read what `compare`, `compete` or `tune` has recorded; where a comparison and a search have
+    one name, the comparison.
 
     Args:
         store: as of `open`.
@@ -205,7 +214,7 @@ def open_study(store: str, name: str) -> Study:
     Raises:
         UserError: there is none, it has not ended yet, or it cannot be read.
     """
-    opened = Store(store)
+    opened = Store(os.fspath(store))
     studies = find_studies(opened, name)
     if not studies:
         raise UserError(
@@ -236,7 +245,7 @@ def page(*found: StoredRun | Study) -> "Page":
             at least.
 
     Raises:
-        UserError: a table of a run cannot be read.
+        UserError: a table of a run cannot be read, or there are two studies of a kind, or nothing.
     """
     from zoo_ray.report.page import report_page  # imports matplotlib
 
@@ -261,6 +270,27 @@ def _named(
             "path of its YAML file"
         )
     return read(config), name or Path(config).stem
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    """What was given, of which one may come without a list around it."""
+    if isinstance(given, str):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise UserError(f"{name}: {shown(given)}; give a list of words, as the command takes them")
+    return list(given)
+
+
+def _seeds(config: RunConfig, seeds: Iterable[int] | None) -> list[int]:
+    if seeds is None:
+        return [config.zoo.seed]
+    try:
+        found = [operator.index(seed) for seed in seeds]  # numpy's whole numbers, too
+    except TypeError:
+        found = []
+    if not found:
+        raise UserError(f"seeds: {shown(seeds)}; give whole numbers, as [0, 1, 2]")
+    return found
 
 
 def _live() -> "Live":

@@ -243,6 +243,7 @@ class StoredSearch(StoredStudy):
             {
                 "trial": row.name,
                 **row.values,
+                MEMBERS_PER_EPISODE: row.members_per_episode,
                 "status": row.status,
                 "members": row.members,
                 "images": row.images,
@@ -289,8 +290,8 @@ def find_stored(store: Store, names: Sequence[str]) -> Stored:
 
 
 def find_studies(store: Store, name: str) -> list[Study]:
-    """What a name stands for, runs apart: mostly one thing, but names of different kinds may be
-    equal.
+    """What a name stands for, runs apart: mostly one thing, but things of different kinds may have
+    one name.
 
     Raises:
         UserError: something cannot be read; or there is but a search, and it has not ended.
@@ -317,6 +318,8 @@ def _read_search(store: Store, name: str) -> StoredSearch | None:
     folder = search_folder(name)
     try:
         asked = _Asked.model_validate(record.search)
+        if not columns["digests"]:
+            raise ValueError
         trials = [
             dict(zip(columns, values, strict=True))
             for values in zip(*columns.values(), strict=True)

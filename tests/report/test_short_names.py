@@ -8,7 +8,7 @@ DIGITS = "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
 @pytest.mark.parametrize(
     ("names", "shown"),
     [
-        (["cat, dog", "a $, b"], ["cat, dog", "a \\$, b"]),
+        (["cat, dog", "a $, b"], ["cat, dog", "a $, b"]),
         (
             [DIGITS, f"{DIGITS} turned 10°", f"{DIGITS} turned 20°"],
             ["0, 1, 2, 3, … 6, 7, 8, 9", "… turned 10°", "… turned 20°"],

@@ -147,6 +147,7 @@ def test_a_search_shows_its_trials(tmp_path):
     assert header[:2] == ["trial", "zoo.tasks_per_member"]
     assert [row[0] for row in rows] == ["1", "2", "3", "2.1"]
     assert rows[0][-1] == "0.9"
+    assert rows[2][-1] == ""
     # The cheaper one of the front comes first, though the table has it last.
     assert [row.name for row in study.findings.front] == ["2.1", "1"]
     assert "The front goes from 70.00% for 800 images to 90.00% for 900" in page.html
@@ -179,6 +180,21 @@ def test_a_strange_table_of_trials_is_told(tmp_path, columns):
     searched(store, **columns)
     with pytest.raises(UserError, match=r"trials\.parquet: not the table of this search; tune"):
         find_stored(store, ["s"])
+
+
+def test_a_table_of_no_trials_is_told(tmp_path):
+    store = Store(str(tmp_path))
+    searched(store)
+    store.write_trials("s", {"trial": [], "digests": []})
+    with pytest.raises(UserError, match=r"trials\.parquet: not the table of this search"):
+        find_stored(store, ["s"])
+
+
+def test_what_looks_like_mathematics_is_drawn_as_it_is(tmp_path):
+    store = Store(str(tmp_path))
+    searched(store, **{"zoo.tasks_per_member": ["$_{$", "$a$", "b", "c"]})
+    page = report_page([], studies=find_stored(store, ["s"]).studies)
+    assert "$_{$" in page.files["cost.svg"].decode()
 
 
 def test_a_search_that_has_not_ended_is_told_unless_a_run_has_its_name(studies, tmp_path):

@@ -9,6 +9,7 @@ import signal
 import site
 import socket
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -319,17 +320,24 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _python_path() -> str:
-    """Where this process finds code; of a script and the working directory Ray tells its processes
-    itself, of what a notebook has put on its path nobody does."""
-    return os.pathsep.join(map(os.path.abspath, sys.path))
+    """Where this process finds code that is not installed; of a script and the working directory
+    Ray tells its processes itself, of what a notebook has put on its path nobody does."""
+    # Another node's Python may have its packages elsewhere.
+    installed = (*site.getsitepackages(), sysconfig.get_path("stdlib"))
+    paths = map(os.path.abspath, sys.path)
+    return os.pathsep.join(path for path in paths if not path.startswith(installed))
 
 
 def _runtime_env() -> dict[str, Any] | None:
     """What a cluster's processes need to find zoo_ray here; None: Ray sees to it, or it is
     installed."""
     root = os.path.dirname(os.path.dirname(zoo_ray.__file__))
-    known = (os.getcwd(), os.path.dirname(os.path.realpath(sys.argv[0])), *site.getsitepackages())
-    return None if root in known else {"env_vars": {"PYTHONPATH": _python_path()}}
+    scripts = map(os.path.dirname, map(os.path.realpath, sys.argv[:1]))
+    return (
+        None
+        if root in (os.getcwd(), *scripts, *site.getsitepackages())
+        else {"env_vars": {"PYTHONPATH": _python_path()}}
+    )
 
 
 def _start_driver(job: Job, kind: type[Driver]) -> Any:

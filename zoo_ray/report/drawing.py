@@ -12,10 +12,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,6 +32,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", *(name for name in _FALLBACKS if name in _INSTALLED)],
     "font.size": 10,
     "text.color": INK,
+    "text.parse_math": False,  # a dollar sign is one
     "axes.labelcolor": INK,
     "axes.edgecolor": GRID,
     "axes.spines.top": False,
@@ -86,29 +83,37 @@ class Drawing:
 
     def png(self, *, of: str | None = None) -> bytes:
         """As PNG; with a title that names what it is of, for a file of its own."""
-        with self._drawn() as figure:
+        with self._style():
+            figure = self.draw()
             if of is not None:
-                title = plain(f"{of}: {self.title[0].lower()}{self.title[1:]}")
+                title = f"{of}: {self.title[0].lower()}{self.title[1:]}"
                 figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
             return _saved(figure, format="png", dpi=150)
 
     def svg(self) -> str:
         """As SVG whose text is text."""
-        with self._drawn() as figure:
-            saved = _saved(figure, format="svg", transparent=True, metadata={"Date": None})
-        return saved.decode()
+        with self._style():
+            options = {"transparent": True, "metadata": {"Date": None}}
+            return _saved(self.draw(), format="svg", **options).decode()
 
-    @contextlib.contextmanager
-    def _drawn(self) -> Iterator[Figure]:
+    def _style(self) -> contextlib.AbstractContextManager[None]:
         # The salt keeps the ids of several drawings on one page apart.
-        with drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name}):
-            figure = self.draw()
-            yield figure
-            plt.close(figure)
+        return drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name})
 
     def _repr_png_(self) -> bytes:
         """As a notebook shows it."""
         return self.png()
+
+
+def new_figure(size: tuple[float, float]) -> Figure:
+    """A figure of so many inches, which a notebook's own plots know nothing of."""
+    return Figure(figsize=size, layout="constrained")
+
+
+def new_axes(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    figure = new_figure(size)
+    return figure, figure.subplots()
 
 
 def _saved(figure: Figure, **options: Any) -> bytes:
@@ -177,7 +182,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     left_out = len(start) if too_long and len(" ".join(start)) > _LONGEST // 2 else 0
     rests = [" ".join(each[left_out:]) for each in words]
     return [
-        plain(_cut(f"… {rest}" if rest and left_out else name))
+        _cut(f"… {rest}" if rest and left_out else name)
         for name, rest in zip(names, rests, strict=True)
     ]
 
@@ -185,11 +190,6 @@ def short_names(names: Sequence[str]) -> list[str]:
 def _cut(name: str) -> str:
     half = _LONGEST // 2
     return name if len(name) <= _LONGEST else f"{name[:half]}…{name[1 - half :]}"
-
-
-def plain(text: str) -> str:
-    """Text that matplotlib shows as it is."""
-    return text.replace("$", r"\$")  # a dollar sign would start mathematics
 
 
 def whole_ticks(episodes: int) -> list[int]:

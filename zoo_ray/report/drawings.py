@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +17,8 @@ from zoo_ray.report.drawing import (
     Drawing,
     heat_map,
     label_ends,
-    plain,
+    new_axes,
+    new_figure,
     short_names,
     whole_ticks,
 )
@@ -38,7 +38,7 @@ def accuracy_drawing(
     """
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = new_axes((8, 4.5))
         episodes = np.arange(1, len(accuracy) + 1)
         arrivals = np.isnan(accuracy).sum(axis=0)
         colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(tasks)))
@@ -90,7 +90,7 @@ def transfer_drawing(
 
     def draw() -> Figure:
         size = min(1.6 + 0.42 * len(tasks), 12)
-        figure, axes = plt.subplots(figsize=(8, size), layout="constrained")
+        figure, axes = new_axes((8, size))
         places = np.arange(len(tasks))[::-1]
         if forward is None:
             axes.barh(places, backward, color=BLUE, height=0.6)
@@ -127,9 +127,7 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
 
     def draw() -> Figure:
         rows, columns = accuracy.shape
-        figure, axes = plt.subplots(
-            figsize=(min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)), layout="constrained"
-        )
+        figure, axes = new_axes((min(3 + 0.5 * columns, 12), min(2 + 0.42 * rows, 12)))
         narrow = 100 * np.nanmax(accuracy) - 100 * np.nanmin(accuracy) < 10
         image = heat_map(axes, 100 * accuracy, form="{:.1f}" if narrow else "{:.0f}")
         figure.colorbar(image, label="test accuracy (%)", shrink=0.8)
@@ -161,10 +159,7 @@ def members_drawing(
         shown = np.full((len(tasks), len(members)), np.nan)
         for column, row in enumerate(weights):
             shown[: len(row), column] = row
-        figure, axes = plt.subplots(
-            figsize=(min(3 + 0.3 * len(members), 12), min(1.8 + 0.32 * len(tasks), 12)),
-            layout="constrained",
-        )
+        figure, axes = new_axes((min(3 + 0.3 * len(members), 12), min(1.8 + 0.32 * len(tasks), 12)))
         if np.isfinite(shown).any():
             ends = (0.5, len(members) + 0.5, len(tasks) - 0.5, -0.5)
             image = axes.imshow(shown, cmap="Blues", aspect="auto", extent=ends)
@@ -199,7 +194,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
     shown = range(min(len(tasks), 6))
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+        figure, axes = new_axes((8, 4))
         colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(shown)))
         for task, colour in zip(shown, colours, strict=True):
             seen = ~np.isnan(accuracy[:, task])
@@ -227,9 +222,8 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
     def draw() -> Figure:
         columns = min(len(confusions), 4)
         rows = -(-len(confusions) // columns)
-        figure, grid = plt.subplots(
-            rows, columns, figsize=(2.6 * columns, 2.7 * rows), layout="constrained", squeeze=False
-        )
+        figure = new_figure((2.6 * columns, 2.7 * rows))
+        grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(confusions) :]:
             axes.set_axis_off()
         titles = short_names(list(confusions))
@@ -238,7 +232,7 @@ def confusion_drawing(confusions: Mapping[str, tuple[Sequence[str], Floats]]) ->
         ):
             shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
             heat_map(axes, shares, form="{:.0f}", ends=(0, 100), least=0.5)
-            names = [plain(name[:10]) for name in classes]
+            names = [name[:10] for name in classes]
             many = len(classes) > 10
             slant = SLANTED if max(map(len, names)) > 2 else {}
             axes.set_xticks([] if many else range(len(classes)), [] if many else names, **slant)
@@ -281,7 +275,7 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
     most = max(len(several[0]) for several in matrices.values())
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = new_axes((8, 4.5))
         colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(matrices)))
         ends = []
         for several, colour in zip(matrices.values(), colours, strict=True):

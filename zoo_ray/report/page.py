@@ -47,6 +47,9 @@ class Page(NamedTuple):
     html: str
     files: dict[str, bytes]
 
+    def __repr__(self) -> str:
+        return f"a page, and {len(self.files)} files"  # all of it would be in a notebook twice
+
     def write(self, folder: str | Path) -> Path:
         """Write `index.html` and the files; returns where the page is.
 
@@ -74,8 +77,13 @@ def report_page(runs: Sequence[StoredRun], *, studies: Sequence[Study] = ()) -> 
 
     Args:
         runs: of several, the first is shown in full, beside a comparison of all.
-        studies: shown before them. One thing at least is given.
+        studies: shown before them, one of a kind at most. One thing at least is given.
+
+    Raises:
+        UserError: there are two studies of a kind, or nothing.
     """
+    if len({type(study) for study in studies}) < len(studies) or not (runs or studies):
+        raise UserError("a page shows runs, or one comparison, search or competition study")
     files: dict[str, bytes] = {}
     sections: list[str] = []
     title = " and ".join(dict.fromkeys(study.name for study in studies))

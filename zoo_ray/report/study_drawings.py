@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from zoo_ray.report.drawing import (
     SLANTED,
     Drawing,
     label_ends,
-    plain,
+    new_axes,
     short_names,
     whole_ticks,
     write_numbers,
@@ -36,7 +35,7 @@ def contenders_drawing(
     """Average accuracy of each contender, and the images that its zoos were fitted on."""
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(names)), layout="constrained")
+        figure, axes = new_axes((8, 1.4 + 0.5 * len(names)))
         for place, (values, taken) in enumerate(zip(by_seed[::-1], images[::-1], strict=True)):
             shares = 100 * np.array(values)
             mean = float(shares.mean())
@@ -51,7 +50,7 @@ def contenders_drawing(
                 va="center",
                 color=MUTED,
             )
-        axes.set_yticks(range(len(names)), [plain(name) for name in names[::-1]])
+        axes.set_yticks(range(len(names)), names[::-1])
         axes.set_ylim(-0.6, len(names) - 0.4)
         axes.margins(x=0.08)
         axes.set_xlabel("average test accuracy (%): a dot for each seed, and their mean")
@@ -78,14 +77,14 @@ def tasks_drawing(names: Sequence[str], final: Floats, tasks: Sequence[str]) -> 
 
     def draw() -> Figure:
         size = (min(3 + 0.55 * len(tasks), 12), min(1.8 + 0.45 * len(names), 12))
-        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        figure, axes = new_axes(size)
         beyond = 100 * (final - final.mean(axis=0))
         most = float(np.abs(beyond).max()) or 1.0
         image = axes.imshow(beyond, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
         write_numbers(axes, 100 * final, form="{:.1f}", dark=np.abs(beyond) > 0.6 * most)
         figure.colorbar(image, label="points beyond the mean")
         axes.set_xticks(range(len(tasks)), short_names(tasks), **SLANTED)
-        axes.set_yticks(range(len(names)), [plain(name) for name in names])
+        axes.set_yticks(range(len(names)), names)
         return figure
 
     spread = 100 * (final.max(axis=0) - final.min(axis=0))
@@ -109,7 +108,7 @@ def competition_drawing(
 
     def draw() -> Figure:
         size = min(3.5 + 0.55 * len(tasks), 14)
-        figure, axes = plt.subplots(figsize=(size + 1, size), layout="constrained")
+        figure, axes = new_axes((size + 1, size))
         count = len(tasks)
         # The means stand apart, in a row and a column of their own.
         shown = np.full((count + 1, count + 1), np.nan)
@@ -151,7 +150,7 @@ def together_drawing(together: Floats, tasks: Sequence[str]) -> Drawing:
     """Accuracy on the first tasks against the number of tasks fitted together."""
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = new_axes((8, 4.5))
         count = min(len(tasks), MOST_LABELS // 2)
         colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, count))
         several = np.arange(1, len(tasks) + 1)
@@ -207,7 +206,7 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
     """The metric against the number of members, a line for each number of tasks per member."""
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = new_axes((8, 4.5))
         lines: dict[Any, list[Row]] = {}
         for row in rows:
             lines.setdefault(row.values.get(_TASKS), []).append(row)
@@ -250,7 +249,7 @@ def _cost_drawing(rows: Sequence[Row], found: Findings, words: str) -> Drawing:
     """The metric against what a trial costs alone, and the front that no other trial beats."""
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = new_axes((8, 4.5))
         axes.plot([r.images for r in rows], [100 * r.score for r in rows], "o", color=MUTED, ms=4.5)
         front = found.front
         axes.step(
@@ -300,7 +299,7 @@ def _importance_drawing(importance: Mapping[str, float | None], words: str) -> D
     """The share of the metric's variance between the values of each key."""
 
     def draw() -> Figure:
-        figure, axes = plt.subplots(figsize=(8, 1.4 + 0.5 * len(importance)), layout="constrained")
+        figure, axes = new_axes((8, 1.4 + 0.5 * len(importance)))
         order = sorted(importance, key=lambda key: importance[key] or 0.0)
         shares = [100 * (importance[key] or 0.0) for key in order]
         axes.barh(order, shares, color=BLUE, height=0.55)

@@ -149,7 +149,11 @@ def _search_sections(study: StoredSearch, files: dict[str, bytes]) -> list[str]:
     header = trial_header(study.keys, study.metric)
     cells = [trial_cells(row, found, study.keys) for row in best_first(study.rows, study.metric)]
     records = study.records()
-    files["trials.csv"] = csv_bytes(list(records[0]), [[*map(str, r.values())] for r in records])
+    files["trials.csv"] = csv_bytes(
+        list(records[0]),
+        # NaN, which alone is not equal to itself: there is no number.
+        [["" if value != value else str(value) for value in r.values()] for r in records],
+    )
     caption = (
         "Best first. Images: what a trial's members are fitted on, which is what it would take "
         "alone. Front: no trial beats it for as much or less."

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.diary import FitTime
-from zoo_ray.report.drawing import GRID, INK, MUTED, PAPER, Drawing
+from zoo_ray.report.drawing import GRID, INK, MUTED, PAPER, Drawing, new_axes
 from zoo_ray.zoo.boosting import Floats
 
 CERTAIN, USED, UNUSED, CUT_SHORT = "certain", "early and used", "early and unused", "cut short"
@@ -130,7 +129,7 @@ def timeline_drawing(
 
     def draw() -> Figure:
         height = min(1.5 + (0.34 if line.workers <= 16 else 0.16) * line.workers, 12)
-        figure, axes = plt.subplots(figsize=(8, height if in_rows else 4), layout="constrained")
+        figure, axes = new_axes((8, height if in_rows else 4))
         size, unit = next((size, unit) for least, size, unit in _UNITS if line.span >= least)
         if in_rows:
             _draw_rows(axes, line, size, episodes or {})
