@@ -100,15 +100,14 @@ def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
     return Contender(name, validate_config(raw, source=f"--vary {' '.join(items)}"))
 
 
-@dataclass(frozen=True)
-class ComparisonResult:
-    """What a comparison has shown, and what it took.
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """What growing the zoos of a comparison, or of a competition study, took.
 
     Attributes:
-        name: of the comparison.
+        name: of the comparison or study.
         store: address of the store.
-        seeds: of each contender's zoos.
-        outcomes: of the contenders; differences are to the first.
+        seeds: of the zoos.
         asked: members that all zoos have, shared ones counted for each.
         fitted: members that this command fitted.
         read: the others, each counted once.
@@ -119,12 +118,31 @@ class ComparisonResult:
     name: str
     store: str
     seeds: Sequence[int]
-    outcomes: Sequence[Outcome]
     asked: int
     fitted: int
     read: int
     files: Sequence[str]
     wall_s: float
+
+    def took(self) -> dict[str, Any]:
+        """Plain values, for `--json`."""
+        return {
+            "asked": self.asked,
+            "fitted": self.fitted,
+            "read": self.read,
+            "wall_s": round(self.wall_s, 3),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult(StudyResult):
+    """What a comparison has shown, and what it took.
+
+    Attributes:
+        outcomes: of the contenders; differences are to the first.
+    """
+
+    outcomes: Sequence[Outcome]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
@@ -133,10 +151,7 @@ class ComparisonResult:
             "store": self.store,
             "contenders": outcome_dicts(self.outcomes),
             "seeds": list(self.seeds),
-            "asked": self.asked,
-            "fitted": self.fitted,
-            "read": self.read,
-            "wall_s": round(self.wall_s, 3),
+            **self.took(),
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo_ray.benchmarks import Source
-from zoo_ray.comparison import Contender, Grown, Zoo, grow_all
+from zoo_ray.comparison import Contender, Grown, StudyResult, Zoo, grow_all
 from zoo_ray.config import RunConfig
 from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
@@ -21,36 +21,22 @@ from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition, competition, mean_competition
 
 
-@dataclass(frozen=True)
-class CompetitionResult:
+@dataclass(frozen=True, kw_only=True)
+class CompetitionResult(StudyResult):
     """What the study has shown, and what it took.
 
     Attributes:
-        name: of the study.
-        store: address of the store.
-        seeds: of its members.
         tasks: names, in the order of the stream.
         mean: of the seeds' competitions.
         by_seed: each one's.
         together: together[n - 1, i], accuracy on task i of the member fitted on the first n tasks,
             mean over the seeds, shape (tasks, tasks); NaN for tasks that it was not fitted on.
-        asked, fitted, read: members, as of a comparison.
-        files: where the results are.
-        wall_s: seconds that the command took.
     """
 
-    name: str
-    store: str
-    seeds: Sequence[int]
     tasks: Sequence[str]
     mean: Competition
     by_seed: Sequence[Competition]
     together: Floats
-    asked: int
-    fitted: int
-    read: int
-    files: Sequence[str]
-    wall_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
@@ -58,10 +44,7 @@ class CompetitionResult:
             "competition": self.name,
             "store": self.store,
             **_plain(self.tasks, self.seeds, self.mean, self.by_seed, self.together),
-            "asked": self.asked,
-            "fitted": self.fitted,
-            "read": self.read,
-            "wall_s": round(self.wall_s, 3),
+            **self.took(),
         }
 
 

@@ -3,14 +3,15 @@
 import contextlib
 import operator
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from zoo_ray import comparison, competition, run, tuning
 from zoo_ray.benchmarks import Source
-from zoo_ray.config import RunConfig, read_config, shown
+from zoo_ray.config import RunConfig, as_items, read_config, shown
 from zoo_ray.errors import UserError
 from zoo_ray.progress import Progress, SearchProgress
 from zoo_ray.rules import Mode
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from zoo_ray.report.page import Page
 
 C = TypeVar("C", RunConfig, SearchConfig)
+P = TypeVar("P", bound=Callable[..., None])
 S = TypeVar("S", StoredComparison, StoredCompetition, StoredSearch)
 
 
@@ -59,8 +61,7 @@ def grow(
         UserError: anything outside the program is not as it must be; see the message.
     """
     config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="run")
-    with contextlib.ExitStack() as until_grown:
-        told = on_progress or until_grown.enter_context(_live()).update
+    with _told(on_progress, lambda live: live.update) as told:
         run.grow(config, name=name, address=address, source=source, on_progress=told)
     return open(config.store, name)
 
@@ -104,8 +105,7 @@ def compare(
         modes=_listed("modes", modes),
         varied=[_listed("vary", items) for items in _listed("vary", vary)],
     )
-    with contextlib.ExitStack() as until_grown:
-        told = on_progress or until_grown.enter_context(_live()).update_comparison
+    with _told(on_progress, lambda live: live.update_comparison) as told:
         comparison.compare(
             config,
             contenders=contenders,
@@ -141,8 +141,7 @@ def compete(
         UserError: anything outside the program is not as it must be; see the message.
     """
     config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="competition")
-    with contextlib.ExitStack() as until_grown:
-        told = on_progress or until_grown.enter_context(_live()).update_comparison
+    with _told(on_progress, lambda live: live.update_comparison) as told:
         competition.compete(
             config,
             seeds=_seeds(config, seeds),
@@ -178,14 +177,7 @@ def tune(
         UserError: anything outside the program is not as it must be; see the message.
     """
     config, name = _named(config, name, read=read_search, kind=SearchConfig, otherwise="search")
-    with contextlib.ExitStack() as until_done:
-        told = on_progress
-        if told is None:
-            live = until_done.enter_context(_live())
-
-            def told(progress: SearchProgress, trials: Trials) -> None:
-                live.update_search(progress, trials, config=config)
-
+    with _told(on_progress, lambda live: partial(live.update_search, config=config)) as told:
         tuning.search(config, name=name, address=address, source=source, on_progress=told)
     return _study(config.base.store, name, StoredSearch)
 
@@ -274,11 +266,9 @@ def _named(
 
 def _listed(name: str, given: Any) -> list[Any]:
     """What was given, of which one may come without a list around it."""
-    if isinstance(given, str):
-        return [given]
     if not isinstance(given, Iterable):
         raise UserError(f"{name}: {shown(given)}; give a list of words, as the command takes them")
-    return list(given)
+    return list(as_items(given))
 
 
 def _seeds(config: RunConfig, seeds: Iterable[int] | None) -> list[int]:
@@ -291,6 +281,16 @@ def _seeds(config: RunConfig, seeds: Iterable[int] | None) -> list[int]:
     if not found:
         raise UserError(f"seeds: {shown(seeds)}; give whole numbers, as [0, 1, 2]")
     return found
+
+
+@contextlib.contextmanager
+def _told(on_progress: P | None, show: "Callable[[Live], P]") -> Iterator[P]:
+    """Who is told of progress: the caller's own, or who looks at the terminal or the notebook."""
+    if on_progress is not None:
+        yield on_progress
+        return
+    with _live() as live:
+        yield show(live)
 
 
 def _live() -> "Live":

@@ -3,6 +3,8 @@
 import hashlib
 import importlib
 import importlib.util
+import site
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +20,13 @@ class UnusableCode(ValueError):
 def is_own(name: str) -> bool:
     """Whether it is the dotted name of a user's own code, and not the name of something here."""
     return "." in name
+
+
+def is_installed(path: Path) -> bool:
+    """Whether it is where packages are installed, or Python's own library is."""
+    paths = sysconfig.get_paths()
+    roots = {*site.getsitepackages(), *(paths[key] for key in ("purelib", "platlib", "stdlib"))}
+    return any(path.is_relative_to(root) for root in roots)
 
 
 class OwnCode(NamedTuple):

@@ -16,6 +16,7 @@ from zoo_ray.search.config import DEFAULT_METRIC, MEMBERS_PER_EPISODE, MetricNam
 from zoo_ray.search.results import Findings, Row, importance
 from zoo_ray.store import (
     KINDS,
+    SearchRecord,
     Store,
     check_name,
     comparison_folder,
@@ -296,13 +297,14 @@ def find_studies(store: Store, name: str) -> list[Study]:
     Raises:
         UserError: something cannot be read; or there is but a search, and it has not ended.
     """
+    searched = store.read_search(name)
     found = (
         _read_competition(store, name),
         _read_comparison(store, name),
-        _read_search(store, name),
+        None if searched is None else _read_trials(store, name, searched),
     )
     studies: list[Study] = [study for study in found if study is not None]
-    if not studies and store.read_search(name) is not None and store.read_run(name) is None:
+    if not studies and searched is not None and store.read_run(name) is None:
         raise UserError(
             f"{store.shown}/{search_folder(name)}: the search has not ended yet; the command that "
             "began it goes on"
@@ -310,10 +312,10 @@ def find_studies(store: Store, name: str) -> list[Study]:
     return studies
 
 
-def _read_search(store: Store, name: str) -> StoredSearch | None:
-    """A search; None if there is none of this name that has ended."""
-    record, columns = store.read_search(name), store.read_trials(name)
-    if record is None or columns is None:
+def _read_trials(store: Store, name: str, record: SearchRecord) -> StoredSearch | None:
+    """A search; None: it has not ended yet."""
+    columns = store.read_trials(name)
+    if columns is None:
         return None
     folder = search_folder(name)
     try:

@@ -376,7 +376,7 @@ def _columns(
     test_accuracy: float | None,
 ) -> dict[str, list[Any]]:
     """The table of trials; the test part is scored of the best alone."""
-    front = found.front if found else []
+    best, near, front = (found.best, found.near, found.front) if found else (None, None, [])
     columns: dict[str, list[Any]] = {
         "trial": [row.trial for row in rows],
         "prefix": [row.prefix for row in rows],
@@ -395,11 +395,9 @@ def _columns(
         DEFAULT_METRIC: [None if row.accuracy != row.accuracy else row.accuracy for row in rows],
         config.metric: [None if row.score != row.score else row.score for row in rows],
         "by_seed": [list(row.scores) for row in rows],
-        "test_average_accuracy": [
-            test_accuracy if found is not None and row is found.best else None for row in rows
-        ],
-        "best": [found is not None and row is found.best for row in rows],
-        "near": [found is not None and row is found.near for row in rows],
+        "test_average_accuracy": [test_accuracy if row is best else None for row in rows],
+        "best": [row is best for row in rows],
+        "near": [row is near for row in rows],
         "front": [any(row is other for other in front) for row in rows],
         "digests": [list(row.digests) for row in rows],
     }

@@ -207,7 +207,7 @@ def test_names_in_any_script_are_drawn_without_a_warning():
         warnings.simplefilter("error")
         drawing = accuracy_drawing(accuracy, names)
         drawing.png(of="数字")
-        svg = drawing.svg()
+        _, svg = drawing.render()
     assert "数字" in svg
 
 

@@ -48,7 +48,7 @@ def test_the_words_say_what_the_drawing_shows():
     )
     assert "a dashed line" in drawing.caption
     assert "Cut short" in drawing.caption
-    svg = drawing.svg()
+    _, svg = drawing.render()
     for word in ("worker 0", "worker 1", "early and unused", "idle", "seconds from"):
         assert word in svg
     assert "worker 2" not in svg
@@ -58,7 +58,7 @@ def test_many_workers_are_summarised():
     fits = [fit(rank, 10.0 + rank % 7, 40.0, str(rank), workers=100) for rank in range(90)]
     drawing = timeline_drawing(timeline_of(fits, used=set()))
     assert drawing.caption.startswith("How many workers fitted what")
-    svg = drawing.svg()
+    _, svg = drawing.render()
     assert "worker 0" not in svg
     assert len(svg) < 100_000
     assert "100 workers, 90 fits" in drawing.text
@@ -66,4 +66,4 @@ def test_many_workers_are_summarised():
 
 def test_a_moment_can_be_drawn():
     drawing = timeline_drawing(timeline_of([fit(0, 5.0, 5.0, "a", workers=1)], used=set()))
-    assert drawing.png().startswith(b"\x89PNG")
+    assert drawing.render()[0].startswith(b"\x89PNG")

@@ -4,9 +4,7 @@ import importlib.util
 import json
 import shlex
 import shutil
-import site
-import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import zoo_ray
 from zoo_ray.address import is_remote, parse_address
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
-from zoo_ray.own_code import is_own
+from zoo_ray.own_code import is_installed, is_own
 
 _CONFIG = "config.yaml"
 _WITH_PATHS = ("folder", "npz", "parquet", "idx")
@@ -141,15 +139,9 @@ def _own_modules(name: str) -> Iterator[Path]:
         )
     origin = [found.origin] if found.origin and found.has_location else []
     paths = [Path(path) for path in found.submodule_search_locations or origin]
-    installed = [Path(root) for root in _installed()]
     for path in paths:
-        if name != zoo_ray.__name__ and not any(path.is_relative_to(root) for root in installed):
+        if name != zoo_ray.__name__ and not is_installed(path):
             yield path
-
-
-def _installed() -> Iterable[str]:
-    paths = sysconfig.get_paths()
-    return {*site.getsitepackages(), *(paths[key] for key in ("purelib", "platlib", "stdlib"))}
 
 
 def _copy_sources(package: Path, to: Path) -> None:

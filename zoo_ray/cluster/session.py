@@ -6,14 +6,13 @@ import logging
 import os
 import secrets
 import signal
-import site
 import socket
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -29,6 +28,7 @@ from zoo_ray.cluster.health import end_controllers
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
 from zoo_ray.errors import UserError
 from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
+from zoo_ray.own_code import is_installed
 from zoo_ray.progress import Progress
 from zoo_ray.store import KINDS
 from zoo_ray.task import Task
@@ -323,21 +323,18 @@ def _python_path() -> str:
     """Where this process finds code that is not installed; of a script and the working directory
     Ray tells its processes itself, of what a notebook has put on its path nobody does."""
     # Another node's Python may have its packages elsewhere.
-    installed = (*site.getsitepackages(), sysconfig.get_path("stdlib"))
     paths = map(os.path.abspath, sys.path)
-    return os.pathsep.join(path for path in paths if not path.startswith(installed))
+    return os.pathsep.join(path for path in paths if not is_installed(Path(path)))
 
 
 def _runtime_env() -> dict[str, Any] | None:
     """What a cluster's processes need to find zoo_ray here; None: Ray sees to it, or it is
     installed."""
-    root = os.path.dirname(os.path.dirname(zoo_ray.__file__))
-    scripts = map(os.path.dirname, map(os.path.realpath, sys.argv[:1]))
-    return (
-        None
-        if root in (os.getcwd(), *scripts, *site.getsitepackages())
-        else {"env_vars": {"PYTHONPATH": _python_path()}}
-    )
+    root = Path(zoo_ray.__file__).parents[1]
+    scripts = [Path(script).resolve().parent for script in sys.argv[:1]]
+    if is_installed(root) or root in (Path.cwd(), *scripts):
+        return None
+    return {"env_vars": {"PYTHONPATH": _python_path()}}
 
 
 def _start_driver(job: Job, kind: type[Driver]) -> Any:

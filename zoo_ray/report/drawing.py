@@ -4,7 +4,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -52,17 +52,6 @@ _LONGEST = 24
 _MOST_NUMBERS = 21  # in a row or column
 
 
-@contextlib.contextmanager
-def drawing_style(others: Mapping[str, object] | None = None) -> Iterator[None]:
-    """The style of all figures, and other keys of matplotlib's.
-
-    A character that no font here has is drawn as a box, without a warning for each.
-    """
-    with mpl.rc_context(_STYLE | dict(others or {})), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
-        yield
-
-
 @dataclass(frozen=True)
 class Drawing:
     """A figure of a report.
@@ -81,24 +70,31 @@ class Drawing:
     caption: str
     draw: Callable[[], Figure]
 
+    def render(self) -> tuple[bytes, str]:
+        """As PNG, and as SVG whose text is text."""
+        with self._drawn() as figure:
+            svg = _saved(figure, format="svg", transparent=True, metadata={"Date": None})
+            return _saved(figure, format="png", dpi=150), svg.decode()
+
     def png(self, *, of: str | None = None) -> bytes:
         """As PNG; with a title that names what it is of, for a file of its own."""
-        with self._style():
-            figure = self.draw()
+        with self._drawn() as figure:
             if of is not None:
                 title = f"{of}: {self.title[0].lower()}{self.title[1:]}"
                 figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
             return _saved(figure, format="png", dpi=150)
 
-    def svg(self) -> str:
-        """As SVG whose text is text."""
-        with self._style():
-            options = {"transparent": True, "metadata": {"Date": None}}
-            return _saved(self.draw(), format="svg", **options).decode()
+    @contextlib.contextmanager
+    def _drawn(self) -> Iterator[Figure]:
+        """The figure, and the style of all figures while it is saved.
 
-    def _style(self) -> contextlib.AbstractContextManager[None]:
+        A character that no font here has is drawn as a box, without a warning for each.
+        """
         # The salt keeps the ids of several drawings on one page apart.
-        return drawing_style({"svg.fonttype": "none", "svg.hashsalt": self.name})
+        of_svg = {"svg.fonttype": "none", "svg.hashsalt": self.name}
+        with mpl.rc_context(_STYLE | of_svg), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
+            yield self.draw()
 
     def _repr_png_(self) -> bytes:
         """As a notebook shows it."""

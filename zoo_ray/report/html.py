@@ -19,9 +19,9 @@ METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forget
 
 def figure_section(drawing: Drawing, files: dict[str, bytes]) -> str:
     """A drawing with what it says; its files go to `files`."""
-    svg = drawing.svg()
+    png, svg = drawing.render()
     shown = themed(svg, name=drawing.name)
-    files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = drawing.png(), svg.encode()
+    files[f"{drawing.name}.png"], files[f"{drawing.name}.svg"] = png, svg.encode()
     return (
         f"<section><h2>{escape(drawing.title)}</h2>"
         f'<figure role="img" aria-label="{escape(drawing.text)}">{shown}</figure>'

@@ -17,7 +17,7 @@ from zoo_ray.outcomes import (
     forward_transfer,
     spread_text,
 )
-from zoo_ray.search.config import MEMBERS_PER_EPISODE
+from zoo_ray.search.config import MEMBERS_PER_EPISODE, is_maximised
 from zoo_ray.search.results import Findings, Row
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.competition import Competition
@@ -233,7 +233,7 @@ def trial_cells(row: Row, found: Findings | None, keys: Sequence[str]) -> list[s
 
 def best_first(rows: Sequence[Row], metric: str) -> list[Row]:
     """Complete trials, the best first and of equals the cheapest, then the others."""
-    sign = -1 if metric == "validation_forgetting" else 1
+    sign = 1 if is_maximised(metric) else -1
     complete = [row for row in rows if row.status == "complete"]
     complete.sort(key=lambda row: (-sign * row.score, row.images))
     return [*complete, *(row for row in rows if row.status != "complete")]

@@ -291,12 +291,17 @@ class SearchConfig(Section):
     @property
     def maximised(self) -> bool:
         """Whether more of the metric is better."""
-        return self.metric != "validation_forgetting"
+        return is_maximised(self.metric)
 
     @property
     def is_share(self) -> bool:
         """Whether it is the share of the validation samples that is right."""
         return self.metric not in _OF_PAST_TASKS
+
+
+def is_maximised(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric != "validation_forgetting"
 
 
 def read_search(path: str | Path, *, overrides: Iterable[str] = ()) -> SearchConfig:
