@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import site
+import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,4 +98,10 @@ def _load(name: str) -> tuple[ModuleType, str]:
             f"there is no module {name} in the working directory or elsewhere on Python's path"
         )
     source = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-    return importlib.import_module(name), source
+    if name not in sys.modules:
+        return importlib.import_module(name), source
+    # What a notebook imported may be older than the file.
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module, source

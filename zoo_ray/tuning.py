@@ -33,6 +33,7 @@ from zoo_ray.store import (
 )
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import settled_episodes
+from zoo_ray.zoo.weights import with_source
 
 _FEW_TRIALS = 4
 
@@ -344,7 +345,7 @@ def _record(
         recipe=plan.recipe.to_dict(),
         tasks=task_records(plan.tasks),
         versions=versions(),
-        weights_source=plan.rules.weights_source,
+        weights_source=_weights_source(config, plan),
     )
     # Another command may have begun a search of this name since we looked.
     there = store.record_search(name, now) if record is None else record
@@ -359,13 +360,21 @@ def _record(
     if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
         differing.append("base.benchmark (its tasks, or their images)")
     if there.weights_source != now.weights_source and not differing:
-        differing.append("base.zoo.weights (its file)")
+        differing.append("zoo.weights (its file)")
     if differing:
         raise UserError(
             f"--name {name}: this search exists in store {store.shown} with another "
             f"configuration: {'; '.join(differing)}; give another --name"
         )
     store.record_search(name, now)
+
+
+def _weights_source(config: SearchConfig, plan: Plan) -> str:
+    """What tells the user's rules of weights, of the base and searched, from other versions."""
+    searched = config.space.get("zoo.weights")
+    names = [plan.rules.weights, *(searched.dimension.values if searched else ())]
+    rules = [with_source(replace(plan.rules, weights=name)) for name in names]
+    return " ".join(sorted({rule.weights_source for rule in rules} - {""}))
 
 
 def _columns(

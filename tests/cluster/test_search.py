@@ -12,8 +12,10 @@ import pytest
 import ray
 import yaml
 from processes import pids_of, wait_until
+from toys import RULE
 
 import zoo_ray
+from zoo_ray import own_code
 from zoo_ray.config import read_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
@@ -114,6 +116,28 @@ def test_trials_share_two_workers_and_their_members(write, tmp_path):
     assert final.benchmark.validation == 0
     with pytest.raises(UserError, match=r"--name pairs: this search .* seeds \(was None, is \[7\]"):
         search(read_search(write(seeds=[7])), name="pairs")
+
+
+def test_a_search_goes_on_with_the_rules_it_was_begun_with(
+    write, write_module, tmp_path, monkeypatch
+):
+    def cut_short(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo_ray.tuning._grow", cut_short)
+    module = write_module(RULE)
+    space = {"zoo.weights": {"choice": ["boosting", f"{module}.easiest"]}}
+    config = read_search(write(space=space))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(config, name="rules")
+    (tmp_path / f"{module}.py").write_text(RULE + "\n")
+    own_code._load.cache_clear()
+    with pytest.raises(UserError, match=r"--name rules: .*: zoo\.weights \(its file\); give"):
+        search(config, name="rules")
+    nowhere = read_search(write(space={"zoo.weights": {"choice": ["nowhere.rule"]}}))
+    with pytest.raises(UserError, match=r"zoo\.weights = nowhere\.rule: there is no module nowh"):
+        search(nowhere, name="none")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Trunks of a user's own."""
 
+import importlib
 import json
 
 import pytest
@@ -74,6 +75,14 @@ def test_a_file_that_changes_later_is_what_it_was_when_it_was_loaded(write_modul
     (tmp_path / f"{module}.py").write_text(TRUNK.replace("Conv2d", "Nothing"))
     assert trunk_key(name, {}) == key
     check(name)
+
+
+def test_a_file_that_changed_since_it_was_imported_is_what_it_is_now(write_module, tmp_path):
+    """As in a notebook that imports a network, and then edits it."""
+    module = write_module("")
+    importlib.import_module(module)
+    (tmp_path / f"{module}.py").write_text(TRUNK)
+    check(f"{module}.Tiny")
 
 
 @pytest.mark.parametrize(

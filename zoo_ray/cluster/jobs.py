@@ -42,7 +42,7 @@ _LOGS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Job:
+class SubmittedJob:
     """A job that a `submit` has made.
 
     Attributes:
@@ -156,13 +156,13 @@ class Jobs:
         """
         return self.submit(self.find(run).submission, script=script)
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[SubmittedJob]:
         """Every job that `submit` has made on this cluster, the latest last."""
         jobs = self._ours()
         with ThreadPoolExecutor(_LOGS_AT_ONCE) as pool:
             return list(pool.map(self._with_line, jobs))
 
-    def find(self, name: str, *, with_line: bool = False) -> Job:
+    def find(self, name: str, *, with_line: bool = False) -> SubmittedJob:
         """A job by its id, or the latest of a run.
 
         Args:
@@ -215,13 +215,13 @@ class Jobs:
 
     # ---- within
 
-    def _ours(self) -> list[Job]:
+    def _ours(self) -> list[SubmittedJob]:
         with self._errors():
             found = self._client.list_jobs()
         jobs = [job for details in found if (job := _job(details)) is not None]
         return sorted(jobs, key=lambda job: job.started or time.time())
 
-    def _with_line(self, job: Job) -> Job:
+    def _with_line(self, job: SubmittedJob) -> SubmittedJob:
         with self._errors():
             try:
                 return replace(job, line=last_line(self._client.get_job_logs(job.id)))
@@ -309,11 +309,11 @@ def _identity(name: str) -> str:
     return f"{readable}-{secrets.token_hex(3)}"
 
 
-def _job(details: JobDetails) -> Job | None:
+def _job(details: JobDetails) -> SubmittedJob | None:
     submission = Submission.from_metadata(details.metadata)
     if submission is None or details.submission_id is None:
         return None
-    return Job(
+    return SubmittedJob(
         id=details.submission_id,
         submission=submission,
         state=JobStatus(details.status).value.lower(),

@@ -8,12 +8,12 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from zoo_ray.cluster.jobs import Job
+from zoo_ray.cluster.jobs import SubmittedJob
 
 _COLOURS = {"failed": "red", "succeeded": "green", "running": "bold"}
 
 
-def jobs_table(jobs: Sequence[Job], *, title: str) -> RenderableType:
+def jobs_table(jobs: Sequence[SubmittedJob], *, title: str) -> RenderableType:
     """Jobs, one a line."""
     if not jobs:
         return f"{escape(title)}: no jobs; `submit` makes one"
@@ -37,7 +37,7 @@ def jobs_table(jobs: Sequence[Job], *, title: str) -> RenderableType:
     return table
 
 
-def job_text(job: Job) -> str:
+def job_text(job: SubmittedJob) -> str:
     """All that is known of a job."""
     submission, line = job.submission, job.line
     took = None if job.started is None else (job.ended or time.time()) - job.started

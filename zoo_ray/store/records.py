@@ -57,7 +57,7 @@ class SearchRecord(BaseModel):
         recipe: of the base run, resolved.
         tasks: the stream.
         versions: of Python and the packages that ran.
-        weights_source: of the base run, as of a run.
+        weights_source: as of a run, of all rules that its base and space name.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
