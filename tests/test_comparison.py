@@ -1,10 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 from toys import write_idx_dataset
 
 import run_cluster
-from zoo_ray.comparison import compare, mode_contender, varied_contender
+from zoo_ray import open_study
+from zoo_ray.comparison import _outcome, compare, mode_contender, varied_contender
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
@@ -101,6 +103,17 @@ def test_a_contender_that_cannot_be_grown_does_not_end_the_others(config):
     assert result.to_dict()["contenders"][1]["average_accuracy"] is None
     with pytest.raises(UserError, match="no zoo could be grown"):
         compare(config, contenders=contenders[1:], seeds=[0], name="d")
+
+
+def test_what_was_grown_is_kept_if_every_contender_lacks_a_seed(config, monkeypatch):
+    def of_one_seed_less(*args):
+        return replace(_outcome(*args), problem="one seed failed", metrics=[])
+
+    monkeypatch.setattr("zoo_ray.comparison._outcome", of_one_seed_less)
+    compare(config, contenders=[mode_contender(config, "continual")], seeds=[0, 1], name="c")
+    stored = open_study(config.store, "c")
+    assert [contender.problem for contender in stored.contenders] == ["one seed failed"]
+    assert len(stored.runs[0]) == 2
 
 
 @pytest.mark.parametrize("again", [False, True])

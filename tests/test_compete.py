@@ -5,6 +5,7 @@ import pytest
 from toys import write_idx_dataset
 
 import run_cluster
+from zoo_ray import open_study
 from zoo_ray.comparison import compare, mode_contender
 from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
@@ -62,6 +63,10 @@ def test_the_study_is_what_its_members_predicted(config):
     assert result.asked == 2 * (6 + 3)
     assert result.fitted == result.asked - 2  # the first task alone, for each seed
     assert compete(config, seeds=[0, 5], name="c").fitted == 0
+    stored = open_study(config.store, "c")
+    for there, here in zip(stored.by_seed, result.by_seed, strict=True):
+        assert there.alone.tolist() == here.alone.tolist()
+        np.testing.assert_array_equal(there.gain, here.gain)
 
 
 def test_the_command_shows_and_keeps_it(config, tmp_path, capsys):

@@ -172,8 +172,11 @@ def test_bad_requests_get_one_line(folder, capsys, tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     np.savez(tmp_path / "floats.npz", images=np.zeros((2, 28, 28)))
     for words, told in (
-        (["--task", "2", tmp_path / "large.png"], "40x30 pixels, where the task's images"),
-        (["--task", "2", tmp_path / "red.png"], "colour images, where the task's are grey"),
+        (["--task", "2", tmp_path / "large.png"], "40x30 pixels, where "),
+        (
+            ["--task", "2", tmp_path / "red.png"],
+            "red.png: a colour image (RGB), while the task's images are grey",
+        ),
         (["--task", "2", tmp_path / "torn.png"], "torn.png: the image cannot be decoded"),
         (["--task", "2", tmp_path / "text.png"], "text.png: the image cannot be decoded"),
         (["--task", "2", tmp_path / "empty"], "no images here"),

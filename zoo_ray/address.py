@@ -70,6 +70,18 @@ def parse_address(text: str, *, key: str = "store") -> Address:
     return _bucket(text, "s3" if scheme == "s3" else "gs", text[url.end() :], key)
 
 
+def expanded(path: str, shown: str) -> Path:
+    """A path whose `~` is a home folder.
+
+    Raises:
+        UserError: there is none of this user; `shown` says where the path was given.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{shown}: {error}; write the path out in full") from None
+
+
 def _folder(text: str, key: str) -> Address:
     if "\0" in text:
         raise UserError(f"{key} = {text!r}: a path holds no null characters")

@@ -522,12 +522,12 @@ def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]
     }
     text = json.dumps(record, indent=1)
     grown = [outcome for outcome in outcomes if outcome.problem is None]
+    files = [store.write_file(folder, "comparison.json", text.encode())]
+    if not grown:
+        return files
     drawing = contenders_drawing(
         [outcome.name for outcome in grown],
         [spread.by_seed for outcome in grown if (spread := outcome.spread("average_accuracy"))],
         [outcome.images for outcome in grown],
     )
-    return [
-        store.write_file(folder, "comparison.json", text.encode()),
-        *write_pictures([drawing], store, folder, of=name),
-    ]
+    return files + write_pictures([drawing], store, folder, of=name)

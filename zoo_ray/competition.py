@@ -159,6 +159,7 @@ def _plain(
         "tasks": list(tasks),
         "seeds": list(seeds),
         "alone": mean.alone.tolist(),
+        "alone_by_seed": [one.alone.tolist() for one in by_seed],
         "gain": without_nan(mean.gain),
         "gain_by_seed": [without_nan(one.gain) for one in by_seed],
         "helped": mean.helped.tolist(),

@@ -472,9 +472,19 @@ def as_path(path: str | Path) -> Path:
     return Path(path)
 
 
-def as_items(overrides: Iterable[str]) -> Iterable[str]:
-    """Overrides, of which one may be given without a list around it."""
-    return [overrides] if isinstance(overrides, str) else overrides
+def as_items(given: Iterable[Any], *, name: str = "overrides") -> list[Any]:
+    """Items, of which one may be given without a list around it.
+
+    Args:
+        given: by a caller from Python.
+        name: of the argument.
+
+    Raises:
+        UserError: they are no list of anything.
+    """
+    if not isinstance(given, Iterable):
+        raise UserError(f"{name}: {shown(given)}; give a list of words, as the command takes them")
+    return [given] if isinstance(given, str) else list(given)
 
 
 def read_run_mapping(path: Path, *, named_by: str | None = None) -> dict[str, Any]:
@@ -579,7 +589,7 @@ _Loader.add_implicit_resolver(
 
 def override(raw: dict[str, Any], item: str, *, named_by: str = "--set") -> None:
     """Replace or add the key of a `KEY.KEY=VALUE` item, which errors say `named_by` gave."""
-    key, equals, text = item.partition("=")
+    key, equals, text = str(item).partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UserError(f"{named_by} {item}: expected KEY=VALUE, as in zoo.tasks_per_member=2")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from zoo_ray import comparison, competition, run, tuning
 from zoo_ray.benchmarks import Source
@@ -102,8 +102,8 @@ def compare(
     config, name = _named(config, name, read=read_config, kind=RunConfig, otherwise="comparison")
     contenders = comparison.contenders_of(
         config,
-        modes=_listed("modes", modes),
-        varied=[_listed("vary", items) for items in _listed("vary", vary)],
+        modes=as_items(modes, name="modes"),
+        varied=[as_items(items, name="vary") for items in as_items(vary, name="vary")],
     )
     with _told(on_progress, lambda live: live.update_comparison) as told:
         comparison.compare(
@@ -262,13 +262,6 @@ def _named(
             "path of its YAML file"
         )
     return read(config), name or Path(config).stem
-
-
-def _listed(name: str, given: Any) -> list[Any]:
-    """What was given, of which one may come without a list around it."""
-    if not isinstance(given, Iterable):
-        raise UserError(f"{name}: {shown(given)}; give a list of words, as the command takes them")
-    return list(as_items(given))
 
 
 def _seeds(config: RunConfig, seeds: Iterable[int] | None) -> list[int]:

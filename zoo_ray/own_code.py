@@ -87,6 +87,7 @@ def their_errors(what: str) -> Iterator[None]:
 def _load(name: str) -> tuple[ModuleType, str]:
     """A module and the SHA-256 of its file, as it was when this process first wanted it: what is
     loaded is not loaded again."""
+    imported_before = name in sys.modules
     try:
         found = importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
@@ -98,7 +99,7 @@ def _load(name: str) -> tuple[ModuleType, str]:
             f"there is no module {name} in the working directory or elsewhere on Python's path"
         )
     source = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
-    if name not in sys.modules:
+    if not imported_before:
         return importlib.import_module(name), source
     # What a notebook imported may be older than the file.
     assert found.loader is not None

@@ -147,7 +147,7 @@ def training_samples(growth: Growth) -> Samples:
     return Samples(
         wanted=wanted,
         total=sum(wanted.values()) + guessed,
-        exact=not undrawn or len({len(task.train) for task in growth.tasks}) == 1,
+        exact=not undrawn or growth.is_even,
     )
 
 

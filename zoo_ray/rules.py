@@ -79,6 +79,11 @@ class Rules:
         """How many tasks are there at an episode's end."""
         return self.known(episode) + len(self.newest(episode))
 
+    def weight(self, task: int, episode: int) -> float:
+        """Of a member's prediction on a task, in the average: those that saw the task whole weigh
+        more."""
+        return 1 / self.replay if task in self.newest(episode) else 1.0
+
     def takes_all(self, episode: int) -> bool:
         """Whether an episode's members are fitted on all tasks, as a baseline or a start."""
         return self.mode == "multihead" or (self.warm_start and episode == 1)
@@ -87,8 +92,7 @@ class Rules:
         """How many tasks the members of an episode are fitted on."""
         if self.takes_all(episode):
             return self.tasks
-        each = {"isolated": 1, "pairs": 2}.get(self.mode, self.tasks_per_member)
-        return min(each, self.seen(episode))
+        return min(self.past_tasks + 1, self.seen(episode))
 
     def members_at(self, episode: int) -> int:
         """How many members an episode has."""

@@ -17,10 +17,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
 
 
+class Stopped(KeyboardInterrupt):
+    """The process is about to end, with all that it has started. Nobody takes it for a failure."""
+
+
 @contextlib.contextmanager
 def clean_stops(*, farewell: str) -> Iterator[None]:
-    """Within this context, the first Ctrl-C or SIGTERM raises KeyboardInterrupt, as nobody takes
-    that for a failure, and the context ends the process.
+    """Within this context, the first Ctrl-C or SIGTERM raises Stopped, and the context ends the
+    process.
 
     Whatever the command does in between, the process ends in time: with all processes that it has
     started, and with the exit code that shells expect of a command that a signal has stopped.
@@ -35,7 +39,7 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
     def stop(number: int, _: FrameType | None) -> None:
         if not received:  # a second Ctrl-C must not interrupt the clean-up
             received.append(number)
-            raise KeyboardInterrupt
+            raise Stopped
 
     def end_in_time() -> None:
         # The main thread may wait in C, for a store or a cluster that does not answer, where even

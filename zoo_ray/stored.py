@@ -261,8 +261,7 @@ class StoredRun:
         weights = 0.0
         for member in self.members:
             if position in member.tasks:
-                whole = position in self.rules.newest(member.episode)
-                weight = 1 / self.rules.replay if whole else 1.0
+                weight = self.rules.weight(position, member.episode)
                 total += weight * self._predict(member, position, images, device)
                 weights += weight
         return total / weights if weights else np.full_like(total, 1 / total.shape[1])

@@ -86,6 +86,7 @@ class CompetitionRecord(BaseModel):
     tasks: list[str] = Field(min_length=2)
     seeds: list[int] = []
     alone: list[Number]
+    alone_by_seed: list[list[Number]] = []
     gain: Matrix
     gain_by_seed: list[Matrix] = Field(min_length=1)
     together: Matrix
@@ -98,12 +99,14 @@ class CompetitionRecord(BaseModel):
     @model_validator(mode="after")
     def _fits_its_tasks(self) -> Self:
         count = len(self.tasks)
-        square = {(count, count)}
+        for key in ("seeds", "alone_by_seed"):
+            if (given := getattr(self, key)) and len(given) != len(self.gain_by_seed):
+                raise ValueError("it has not as many gains as seeds")
         matrices = [self.gain, *self.gain_by_seed, self.together]
-        shapes = {(len(matrix), len(row)) for matrix in matrices for row in matrix}
-        if self.seeds and len(self.seeds) != len(self.gain_by_seed):
-            raise ValueError("it has not as many gains as seeds")
-        if shapes != square or len(self.alone) != count:
+        lengths = {len(alone) for alone in (self.alone, *self.alone_by_seed)}
+        for matrix in matrices:
+            lengths |= {len(matrix), *map(len, matrix)}
+        if lengths != {count}:
             raise ValueError("its matrices are not of as many rows as it has tasks")
         off_diagonal = (
             gain[i][j]
@@ -392,7 +395,8 @@ def _read_competition(store: Store, name: str) -> StoredCompetition | None:
     record = _competition_record(store, name)
     if record is None:
         return None
-    alone = np.array(record.alone)
+    # Older records have of what is reached alone but the mean.
+    alone_by_seed = record.alone_by_seed or [record.alone] * len(record.gain_by_seed)
     return StoredCompetition(
         name=name,
         store=store,
@@ -401,8 +405,11 @@ def _read_competition(store: Store, name: str) -> StoredCompetition | None:
         # Older records do not name their seeds.
         seeds=record.seeds or range(len(record.gain_by_seed)),
         tasks=record.tasks,
-        mean=Competition(alone, _matrix(record.gain)),
-        by_seed=[Competition(alone, _matrix(gain)) for gain in record.gain_by_seed],
+        mean=Competition(np.array(record.alone), _matrix(record.gain)),
+        by_seed=[
+            Competition(np.array(alone), _matrix(gain))
+            for alone, gain in zip(alone_by_seed, record.gain_by_seed, strict=True)
+        ],
         together=_matrix(record.together),
     )
 

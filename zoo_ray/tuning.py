@@ -373,7 +373,7 @@ def _weights_source(config: SearchConfig, plan: Plan) -> str:
     """What tells the user's rules of weights, of the base and searched, from other versions."""
     searched = config.space.get("zoo.weights")
     names = [plan.rules.weights, *(searched.dimension.values if searched else ())]
-    rules = [with_source(replace(plan.rules, weights=name)) for name in names]
+    rules = [with_source(replace(plan.rules, weights=name, weights_source="")) for name in names]
     return " ".join(sorted({rule.weights_source for rule in rules} - {""}))
 
 

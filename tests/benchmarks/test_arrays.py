@@ -136,6 +136,14 @@ def test_arrays_that_are_no_images_and_labels(tmp_path: Path, train, said: str) 
     assert str(caught.value).startswith(f"{tmp_path / 'own.npz'}: ")
 
 
+def test_lists_of_unequal_parts_are_no_arrays() -> None:
+    ragged = [IMAGES[0], IMAGES[1][:5]]
+    with pytest.raises(UserError, match=r"train images: no array \(.*\); all must be of one shape"):
+        arrays_source(train=(ragged, LABELS[:2]))
+    with pytest.raises(UserError, match=r"train labels: no array \(.*\); all must be of one shape"):
+        arrays_source(train=(IMAGES[:2], [[1], [1, 2]]))
+
+
 def test_the_test_split_and_class_names_are_checked_too() -> None:
     with pytest.raises(UserError, match="arrays: test: 6 images, but 1 labels"):
         arrays_source(train=TRAIN, test=(TEST[0], TEST[1][:1]))

@@ -290,7 +290,7 @@ def test_hostile_names(tmp_path: Path) -> None:
 def test_images_of_any_size_are_scaled_on_request(tmp_path: Path) -> None:
     fill(tmp_path / "a", 0, 1, size=(40, 30))
     fill(tmp_path / "b", 2, 3, size=(16, 70))
-    refused(tmp_path, r"among images of \d+x\d+; bring .* as benchmark.image_size does")
+    refused(tmp_path, r"where \d+x\d+ are expected; bring .* as benchmark.image_size does")
     (task,) = load(tmp_path, image_size=16)
     assert task.image_shape == (16, 16, 3)
     (task,) = load(tmp_path, image_size=[8, 24])

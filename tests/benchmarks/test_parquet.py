@@ -259,7 +259,7 @@ def test_one_size_for_all(tmp_path: Path) -> None:
     images = list(pixels(4))
     write(tmp_path / "train.parquet", [*images[:2], images[2][:5], images[3]], [0, 1, 0, 1])
     write(tmp_path / "test.parquet", images, [0, 1, 0, 1])
-    refused(tmp_path, "an image of 5x5 pixels among images of 5x6", "train.parquet: row 2")
+    refused(tmp_path, "an image of 5x5 pixels, where 5x6 are expected", "train.parquet: row 2")
 
 
 def test_one_size_for_train_and_test(tmp_path: Path) -> None:

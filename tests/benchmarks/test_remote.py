@@ -61,7 +61,10 @@ def test_what_changes_in_the_bucket_is_fetched_anew(upload, idx_dataset, tmp_pat
 
 @pytest.mark.parametrize(
     ("prefix", "said"),
-    [("nothing/here", "there is nothing; check the bucket and the prefix")],
+    [
+        ("nothing/here", "there is nothing; check the bucket and the prefix"),
+        ("nothing of any/écriture", "there is nothing; check the bucket and the prefix"),
+    ],
 )
 def test_what_is_not_there(s3_server, tmp_path, prefix, said):
     with pytest.raises(UserError, match=f"benchmark.dataset.*{prefix}.*{said}"):

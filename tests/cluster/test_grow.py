@@ -99,6 +99,18 @@ def test_one_worker_that_fits_three_members_at_once_grows_the_same_zoo(oracle, t
     assert max(len(progress.fits) for progress in seen) == 3
 
 
+def test_names_of_runs_and_tasks_may_be_of_any_script(tmp_path):
+    keys = {"benchmark.tasks": [[0, 1], [2, 3]], "benchmark.rotate": [0, 10]}
+    stores = [tmp_path / str(count) for count in (0, 1)]
+    digests = [
+        grow(
+            quickstart(store, **keys, **{"workers.count": count}), name="Zoö für 動物"
+        ).growth.digest()
+        for count, store in enumerate(stores)
+    ]
+    assert digests[0] == digests[1]
+
+
 def test_a_grown_zoo_is_read_and_not_fitted(oracle):
     again = grow(quickstart(oracle.store, **{"workers.count": 2}), name="quickstart")
     assert (again.fitted, again.read) == (0, 5)
@@ -314,6 +326,34 @@ def test_a_run_waits_as_long_as_others_have_the_cluster(oracle, tmp_path, monkey
     result = grow(quickstart(tmp_path), name="quickstart")
     assert result.growth.digest() == oracle.growth.digest()
     assert "waiting for a worker with 1 CPUs: 0 of 2 CPUs are free" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_notebook_goes_on_after_an_interrupt(oracle, tmp_path):
+    script = f"""
+import _thread, threading
+import ray, zoo_ray
+overrides = ["store={tmp_path}", "recipe.epochs=1", "workers.count=1"]
+config = zoo_ray.read_config({str(QUICKSTART)!r}, overrides=overrides)
+longer = zoo_ray.read_config({str(QUICKSTART)!r}, overrides=[*overrides, "recipe.epochs=10_000"])
+for after_s in (4, 10):  # while Ray starts; while its workers start, or fit
+    threading.Timer(after_s, _thread.interrupt_main).start()
+    try:
+        zoo_ray.grow(longer, name="longer")
+    except KeyboardInterrupt:
+        print("interrupted", ray.is_initialized())
+print(zoo_ray.grow(config, name="zoo").growth.digest())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=QUICKSTART.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[:2] == ["interrupted False"] * 2
+    assert done.stdout.split()[-1] == oracle.growth.digest()
 
 
 @pytest.mark.slow

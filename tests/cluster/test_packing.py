@@ -47,6 +47,11 @@ def check_there(folder, submission):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def test_a_home_that_is_nobodys_is_told(folder):
+    with pytest.raises(UserError, match=r"~nobody_of_this_name/x: .*; write the path out"):
+        packed(folder, "train", QUICKSTART, "--set=benchmark.dataset=folder:~nobody_of_this_name/x")
+
+
 def test_the_package_is_whole_and_holds_no_more_than_a_job_needs(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     submission = packed(folder, "--", "train", QUICKSTART, "--set", "recipe.epochs=2", "--json")

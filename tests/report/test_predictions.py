@@ -1,14 +1,16 @@
 """The file of predictions."""
 
+import io
 import os
 import resource
 import signal
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from zoo_ray.errors import UserError
-from zoo_ray.report.predictions import predictions_file
+from zoo_ray.report.predictions import predictions_file, predictions_table
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -31,6 +33,13 @@ def test_an_earlier_file_stays_if_there_is_no_room(tmp_path, kind):
     predictions_file(str(file), names, ["a", "b"], probabilities)
     assert os.listdir(tmp_path) == [file.name]
     assert file.stat().st_size > 10_000
+
+
+def test_of_equals_the_first_is_shown_as_it_is_counted():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(predictions_table(["i.png"], ["cat", "dog"], np.array([[0.5, 0.5]]), title="t"))
+    (row,) = [line for line in console.export_text().splitlines() if "i.png" in line]
+    assert row.index("cat") < row.index("dog")
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path):

@@ -11,8 +11,10 @@ import pytest
 from toys import toy_member, toy_record, toy_spec
 
 from zoo_ray.errors import UserError
+from zoo_ray.members.spec import digest_of
 from zoo_ray.store import CorruptMember, Store, check_name, run_folder
 from zoo_ray.store.payloads import sealed, to_json
+from zoo_ray.store.upkeep import verify
 from zoo_ray.task import PARTS
 
 ROOT = Path(__file__).parents[2]
@@ -259,6 +261,25 @@ def test_a_pointer_with_another_members_spec_is_named(published):
     edit(published, lambda pointer: pointer["spec"].update(seed=1))
     with pytest.raises(CorruptMember, match=POINTER):
         published.read_predictions(SPEC.digest)
+
+
+def test_a_newer_members_recipe_is_not_taken_for_corrupt(store):
+    newer = SPEC.to_dict()
+    newer["recipe"]["newer_key"] = 1
+    digest = digest_of(newer)
+    store.publish_member(SPEC, MEMBER, call="c")
+    for name in store.files.list(f"members/{SPEC.digest}"):
+        store.files.replace(
+            name.path.replace(SPEC.digest, digest), store.files.read(name.path) or b""
+        )
+    path = f"members/{digest}/member.json"
+    pointer = json.loads(store.files.read(path)) | {"spec": newer}
+    del pointer["checksum"]
+    store.files.replace(path, to_json(sealed(pointer)))
+    assert store.read_predictions(digest) is not None
+    assert verify(store, repair=True).problems == []
+    with pytest.raises(UserError, match=f"{path}: its recipe has keys that this zoo_ray does not"):
+        store.read_network(digest)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ from toys import RECIPE, deliver_toy, toy_growth, toy_predictions, toy_rules, to
 
 from zoo_ray.keys import hash_bits, unit_interval
 from zoo_ray.members.spec import MemberSpec, TaskShare
+from zoo_ray.progress import training_samples
+from zoo_ray.task import PARTS, TaskLabels
+from zoo_ray.zoo.growth import Growth
 
 RULES = {
     "multihead": toy_rules(5, mode="multihead", members_per_episode=2, seed=3),
@@ -226,6 +229,23 @@ def test_a_task_without_members_is_guessed():
     result = growth.metrics()
     assert result.average_accuracy == growth.accuracy()[-1].mean()
     assert result[1:] == (None, None, None)
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_samples_are_exact_before_draws_if_replay_keeps_as_many_of_each_task(even):
+    uneven = [0] * 19 + [1]  # of which replay keeps 2 and 1
+    labels = [[0, 1] * 10, [0, 1] * 10, [0, 1] * 10 if even else uneven]
+    tasks = [
+        TaskLabels(
+            name=str(place),
+            classes=("a", "b"),
+            digest=f"{place:064x}",
+            **dict.fromkeys(PARTS, np.array(each)),
+        )
+        for place, each in enumerate(labels)
+    ]
+    growth = Growth(tasks=tasks, rules=toy_rules(3, replay=0.15), recipe=RECIPE)
+    assert training_samples(growth).exact == even
 
 
 def test_samples_count_repeats():

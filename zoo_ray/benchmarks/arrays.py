@@ -131,7 +131,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:
-    names = np.asarray(class_names)
+    names = _as_array(class_names, f"{where}: class_names")
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise UserError(
             f"{where}: class_names: {_described(names)}; give a string for each class number"
@@ -148,7 +148,8 @@ def _pair(pair: Arrays, where: str) -> Arrays:
 def _checked(
     images: npt.ArrayLike, labels: npt.ArrayLike, *, names: tuple[str, ...] | None, where: str
 ) -> tuple[Images, Labels]:
-    images, labels = _checked_images(images, f"{where} images"), np.asarray(labels)
+    images = _checked_images(images, f"{where} images")
+    labels = _as_array(labels, f"{where} labels")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
@@ -165,7 +166,7 @@ def _checked(
 
 
 def _checked_images(images: npt.ArrayLike, where: str) -> Images:
-    images = np.asarray(images)
+    images = _as_array(images, where)
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
@@ -176,6 +177,15 @@ def _checked_images(images: npt.ArrayLike, where: str) -> Images:
     if 0 in images.shape:
         raise UserError(f"{where}: {_described(images)}, which is empty; give some")
     return images
+
+
+def _as_array(given: npt.ArrayLike, where: str) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(given)
+    except ValueError as error:
+        raise UserError(
+            f"{where}: no array ({printable(str(error), limit=200)}); all must be of one shape"
+        ) from None
 
 
 def _described(array: npt.NDArray[Any]) -> str:

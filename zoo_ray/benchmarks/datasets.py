@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo_ray.address import is_remote
+from zoo_ray.address import expanded, is_remote
 from zoo_ray.benchmarks.arrays import read_npz
 from zoo_ray.benchmarks.cifar import (
     CIFAR10_CLASSES,
@@ -56,7 +56,7 @@ def open_source(config: BenchmarkConfig) -> Source:
         kind, colon, path = config.dataset.partition(":")
         if colon and kind in _READERS:
             if is_remote(path):
-                there = _expanded(config.data_dir, "benchmark.data_dir")
+                there = expanded(config.data_dir, "benchmark.data_dir")
                 return _READERS[kind](fetch(path, into=there), config)
             return _READERS[kind](_existing(config.dataset, path), config)
     except OSError as error:
@@ -84,21 +84,14 @@ def _existing(dataset: str, path: str) -> Path:
             f"benchmark.dataset = {shown}: the path is empty; give that of the data, as in "
             f"{shown.rstrip()}data/my_images{'.npz' if is_file else ''}"
         )
-    expanded = _expanded(path, shown)
-    if not (expanded.is_file() if is_file else expanded.is_dir()):
+    found = expanded(path, shown)
+    if not (found.is_file() if is_file else found.is_dir()):
         raise UserError(
             f"benchmark.dataset = {shown}: no such {'file' if is_file else 'folder'}; give "
             f"{'a file of arrays' if is_file else 'the folder that holds the files'}, absolute or "
             f"relative to {Path.cwd()}"
         )
-    return expanded
-
-
-def _expanded(path: str, shown: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"{shown}: {error}; write the path out in full") from None
+    return found
 
 
 def _digits(_: BenchmarkConfig) -> Source:
@@ -106,28 +99,28 @@ def _digits(_: BenchmarkConfig) -> Source:
 
 
 def _fashion_mnist(config: BenchmarkConfig) -> Source:
-    folder = _expanded(config.data_dir, "benchmark.data_dir") / "FashionMNIST" / "raw"
+    folder = expanded(config.data_dir, "benchmark.data_dir") / "FashionMNIST" / "raw"
     if not idx_files_exist(folder):
         download_fashion_mnist(folder)
     return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
 
 
 def _mnist(config: BenchmarkConfig) -> Source:
-    folder = _expanded(config.data_dir, "benchmark.data_dir") / "MNIST" / "raw"
+    folder = expanded(config.data_dir, "benchmark.data_dir") / "MNIST" / "raw"
     if not idx_files_exist(folder):
         download_mnist(folder)
     return read_idx(folder)
 
 
 def _cifar100(config: BenchmarkConfig) -> Source:
-    folder = _expanded(config.data_dir, "benchmark.data_dir") / "cifar-100-python"
+    folder = expanded(config.data_dir, "benchmark.data_dir") / "cifar-100-python"
     if not all((folder / name).is_file() for name in CIFAR100_FILES):
         download_cifar100(folder)
     return read_cifar100(folder)
 
 
 def _mini_imagenet(config: BenchmarkConfig) -> Source:
-    folder = _expanded(config.data_dir, "benchmark.data_dir") / "mini_imagenet"
+    folder = expanded(config.data_dir, "benchmark.data_dir") / "mini_imagenet"
     for name in MINI_IMAGENET_FILES:
         if not (folder / name).is_file():
             raise UserError(
@@ -139,7 +132,7 @@ def _mini_imagenet(config: BenchmarkConfig) -> Source:
 
 
 def _cifar10(config: BenchmarkConfig) -> Source:
-    folder = _expanded(config.data_dir, "benchmark.data_dir") / "cifar-10-batches-py"
+    folder = expanded(config.data_dir, "benchmark.data_dir") / "cifar-10-batches-py"
     if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
         download_cifar10(folder)
     return read_cifar(

@@ -49,6 +49,9 @@ def decode(
     mode: Mode,
     size: tuple[int, int] | None,
     where: Where,
+    scale: bool = True,
+    others: str = "all training images",
+    remedy: str = "bring all images to one size, as benchmark.image_size does",
 ) -> Images:
     """Decode images of one size, or scale them to one.
 
@@ -58,32 +61,35 @@ def decode(
         mode: `L` gives 1 channel and refuses colour images; `RGB` gives 3.
         size: height and width to which `fit` brings them; None: those of the first image.
         where: names an image in errors.
+        scale: whether it does; else they must have the size.
+        others: what is grey where a colour image is refused.
+        remedy: of another size.
 
     Returns:
         uint8, shape (images, height, width, channels), C-contiguous.
 
     Raises:
-        UserError: an image cannot be decoded, or differs from the first in size.
+        UserError: an image cannot be decoded, or does not fit.
     """
     if size is None:
         with _opened(read(0), 0, where) as first:
             width, height = first.size
+        scale = False
     else:
         height, width = size
     images = _room((count, height, width, len(mode)), where(0))
 
     def decode_one(position: int) -> None:
         with _opened(read(position), position, where) as image:
-            if size is None and image.size != (width, height):
-                raise UserError(
-                    f"{where(position)}: an image of {image.width}x{image.height} pixels among "
-                    f"images of {width}x{height}; bring all images to one size, as "
-                    "benchmark.image_size does"
-                )
             if mode == "L" and image.mode not in _GREY:
                 raise UserError(
-                    f"{where(position)}: a colour image ({image.mode}), while all training "
-                    "images are grey; make all of them grey or colour"
+                    f"{where(position)}: a colour image ({image.mode}), while {others} are grey; "
+                    "make all of them grey or colour"
+                )
+            if not scale and image.size != (width, height):
+                raise UserError(
+                    f"{where(position)}: an image of {image.width}x{image.height} pixels, where "
+                    f"{width}x{height} are expected; {remedy}"
                 )
             pixels = image if image.mode == mode else image.convert(mode)
             images[position] = _pixels(_fitted(pixels, width, height))

@@ -78,13 +78,21 @@ def _decoded(
     def where(position: int) -> str:
         return printable(encoded[position][0], limit=400)
 
-    if shape is None or shape[2] == 1:
-        mode = common_mode((read() for _, read in encoded), where=where)
-    else:
-        mode = "RGB"
-    size = shape[:2] if shape is not None and scale else None
+    def read(position: int) -> bytes:
+        return encoded[position][1]()
+
+    if shape is None:
+        mode = common_mode(map(read, range(len(encoded))), where=where)
+        return decode(len(encoded), read=read, mode=mode, size=None, where=where, others="others")
     return decode(
-        len(encoded), read=lambda place: encoded[place][1](), mode=mode, size=size, where=where
+        len(encoded),
+        read=read,
+        mode="L" if shape[2] == 1 else "RGB",
+        size=shape[:2],
+        where=where,
+        scale=scale,
+        others="the task's images",
+        remedy="--scale brings images to the size of the task's",
     )
 
 

@@ -4,10 +4,13 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from zoo_ray.address import CREDENTIALS, parse_address
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
+
+_OF_ADDRESSES = "%:/?#[]@!$&'()*+,;=~"
 
 
 def fetch(address: str, *, into: Path) -> Path:
@@ -30,7 +33,7 @@ def fetch(address: str, *, into: Path) -> Path:
     import pyarrow.fs as fs  # its libraries of object stores take a while to load
 
     try:
-        filesystem, path = fs.FileSystem.from_uri(address)
+        filesystem, path = fs.FileSystem.from_uri(quote(address, safe=_OF_ADDRESSES))
         root = filesystem.get_file_info(path)
         if root.type == fs.FileType.NotFound:
             raise UserError(f"{shown}: there is nothing; check the bucket and the prefix")

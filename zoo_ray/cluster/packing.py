@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 import zoo_ray
-from zoo_ray.address import is_remote, parse_address
+from zoo_ray.address import expanded, is_remote, parse_address
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.own_code import is_installed, is_own
@@ -96,7 +96,7 @@ class Submission:
             benchmark["dataset"] = f"{kind}:{_absolute(path, shown=shown, here=here)}"
         if here:
             data_dir = benchmark.get("data_dir", BenchmarkConfig.model_fields["data_dir"].default)
-            benchmark["data_dir"] = str(Path(data_dir).expanduser().absolute())
+            benchmark["data_dir"] = str(expanded(data_dir, "benchmark.data_dir").absolute())
         run["benchmark"] = benchmark
         config = {**self.config, "base": run} if "base" in self.config else run
         return Submission(self.command, self.name, config, self.options, self.own)
@@ -153,7 +153,7 @@ def _copy_sources(package: Path, to: Path) -> None:
 
 def _absolute(path: str, *, shown: str, here: bool) -> str:
     if here:
-        return str(Path(path).expanduser().absolute())
+        return str(expanded(path, shown).absolute())
     if not path.startswith(("/", "~")):
         raise UserError(
             f"{shown}: a folder of this machine, which the cluster does not see; give "

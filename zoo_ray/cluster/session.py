@@ -30,6 +30,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
 from zoo_ray.own_code import is_installed
 from zoo_ray.progress import Progress
+from zoo_ray.stops import Stopped
 from zoo_ray.store import KINDS
 from zoo_ray.task import Task
 
@@ -190,11 +191,14 @@ def work(
         driver = _start_driver(job, kind)
         groups = _Groups(job, driver)
         try:
+            groups.begin()
             with beside(driver):
                 problem, progress = _watch(driver, groups, job, on_progress)
             # The workers' calls for another lease are answered now: they end at once.
             groups.join()
-        except Exception:
+        except Stopped:
+            raise
+        except BaseException:  # an interrupted cell of a notebook, too
             groups.end()
             raise
         finally:
@@ -242,8 +246,8 @@ def _address_set() -> Iterator[None]:
 def _until_done() -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):
-        raise  # the process ends at once, and takes Ray's processes with it: see zoo_ray.stops
+    except Stopped:
+        raise  # Ray's own end would take its time
     except BaseException:
         ray.shutdown()
         raise
@@ -285,10 +289,29 @@ def _start_local_ray() -> None:
 
 def _init(**options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+    with _interrupted_later():
+        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray takes SIGTERM for itself.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)
+
+
+@contextlib.contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Let KeyboardInterrupt wait: a Ray that it interrupts at the start ends the process a minute
+    later. A command's stop does not wait (see zoo_ray.stops)."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    received = []
+    signal.signal(signal.SIGINT, lambda *signal_: received.append(signal_))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _quiet() -> None:
@@ -378,7 +401,12 @@ class _Groups:
         self._over = threading.Event()
         self._workers = 0
         self._next_look = 0.0
-        nodes = _living()
+        self._nodes: set[str] = set()
+        self._grows = False
+
+    def begin(self) -> None:
+        """Start workers on the nodes that the cluster has."""
+        job, nodes = self._job, _living()
         self._nodes = set(nodes)
         # Groups for nodes that an autoscaler is to launch wait for these.
         self._grows = job.most_workers > job.workers.count and not any(cluster_offer().to_come)
@@ -425,27 +453,32 @@ class _Groups:
     @property
     def problem(self) -> str | None:
         """A line that says why all groups have ended, if they have."""
-        if any(thread.is_alive() for thread in self._threads):
+        if self._any_alive():
             return None
         return f"the workers ended: {self._problem or 'nothing is known of why'}; {_GO_ON}"
 
     def join(self) -> None:
         """Wait for the workers to end, for a while; those that never began are ended."""
         self._wait(_PLACELESS_END_S if _some_group_has_no_place() else _GROUPS_END_S)
-        if any(thread.is_alive() for thread in self._threads):
+        if self._any_alive():
             self.end()
 
     def end(self) -> None:
         """End all groups, whatever they do: one that still asks a Ray that this process has left
         ends the process."""
         self._over.set()
-        end_controllers()
-        self._wait(_PLACELESS_END_S)
+        give_up = time.monotonic() + _PLACELESS_END_S
+        while self._any_alive() and time.monotonic() < give_up:
+            end_controllers()
+            self._wait(_POLL_S)  # another may be about to start
 
     def _wait(self, for_s: float) -> None:
         deadline = time.monotonic() + for_s
         for thread in self._threads:
             thread.join(timeout=max(deadline - time.monotonic(), 0))
+
+    def _any_alive(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
 
 
 def _some_group_has_no_place() -> bool:

@@ -22,7 +22,7 @@ class DriverMetrics:
     """
 
     def __init__(self, run: str) -> None:
-        self._run = {"run": run}
+        self._run = {"run": _tag(run)}
         self._began_s = time.process_time()
         self._told = 0
         self._accuracies: dict[str, float] = {}
@@ -66,7 +66,7 @@ class DriverMetrics:
             self._driver_ms.set(1000 * spent_s / taken, self._run)
         # A gauge keeps what it was set to, and this is asked every second.
         for task, value in accuracy.items() - self._accuracies.items():
-            self._accuracy.set(value, self._run | {"task": task})
+            self._accuracy.set(value, self._run | {"task": _tag(task)})
         self._accuracies = dict(accuracy)
 
 
@@ -78,7 +78,8 @@ class FitLog:
     """
 
     def __init__(self, run: str) -> None:
-        self._run = {"run": run}
+        self._name = run
+        self._run = {"run": _tag(run)}
         self._fit = threading.local()  # a thread has one at a time
         self._seconds = Histogram(
             "zoo_ray_fit_seconds", "Of a member's fit.", boundaries=_SECONDS, tag_keys=("run",)
@@ -88,7 +89,7 @@ class FitLog:
     def begin(self, wanted: Wanted) -> None:
         """A member's fit begins."""
         slot = wanted.slot
-        self._fit.name = f"{self._run['run']} episode {slot.episode} member {slot.index + 1}"
+        self._fit.name = f"{self._name} episode {slot.episode} member {slot.index + 1}"
         log.info("fit of %s begins, on tasks %s", wanted.spec.digest[:12], list(wanted.tasks))
 
     def end(self, how: str, *, seconds: float | None = None) -> None:
@@ -98,7 +99,7 @@ class FitLog:
             self._seconds.observe(seconds, self._run)
 
     def __str__(self) -> str:
-        return getattr(self._fit, "name", self._run["run"])
+        return getattr(self._fit, "name", self._name)
 
 
 def write_log(about: object) -> None:
@@ -118,6 +119,11 @@ def write_log(about: object) -> None:
     handler.addFilter(About())
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
+
+
+def _tag(name: str) -> str:
+    """A name as a metric's tag: Ray takes ASCII."""
+    return name.encode("ascii", "backslashreplace").decode()
 
 
 def accuracies(growth: Growth) -> dict[str, float]:

@@ -126,8 +126,7 @@ class MemberSpec:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the spec's canonical JSON: the member's name in the store."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_of(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; `from_dict` is its inverse."""
@@ -140,13 +139,23 @@ class MemberSpec:
 
     @staticmethod
     def from_dict(raw: Mapping[str, Any]) -> "MemberSpec":
-        """The spec that `to_dict` wrote."""
+        """The spec that `to_dict` wrote.
+
+        Raises:
+            TypeError: a newer zoo_ray did, whose recipes have keys that are not known here.
+        """
         return MemberSpec(
             tasks=tuple(_share(share) for share in raw["tasks"]),
             recipe=Recipe(**raw["recipe"]),
             seed=raw["seed"],
             fit_version=raw["fit_version"],
         )
+
+
+def digest_of(raw: Mapping[str, Any]) -> str:
+    """The digest of the spec whose `to_dict` gave this, be it of a newer zoo_ray."""
+    text = json.dumps(raw, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _share(raw: Mapping[str, Any]) -> TaskShare:

@@ -30,7 +30,7 @@ def predictions_table(
     for header in ("class", "probability", "next"):
         table.add_column(header, justify="right" if header == "probability" else "left")
     for name, row in list(zip(names, probabilities, strict=True))[:_MOST_ROWS]:
-        first, *others = row.argsort(kind="stable")[::-1]
+        first, *others = (-row).argsort(kind="stable")
         second = f"{escape(classes[others[0]])} {row[others[0]]:.3f}" if others else ""
         table.add_row(
             escape(name), f"[bold]{escape(classes[first])}[/bold]", f"{row[first]:.3f}", second

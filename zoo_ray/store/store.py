@@ -17,7 +17,7 @@ from zoo_ray.address import parse_address
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint, Member
-from zoo_ray.members.spec import MemberSpec
+from zoo_ray.members.spec import MemberSpec, digest_of
 from zoo_ray.store.files import FOLDERS
 from zoo_ray.store.opening import open_files
 from zoo_ray.store.payloads import (
@@ -187,20 +187,28 @@ class Store:
         Raises:
             CorruptMember: as `read_predictions`.
         """
-        found = self.read_network(digest)
-        return None if found is None else found[1]
+        found = self._read_payload(digest, "weights")
+        return None if found is None else safetensors.numpy.load(found[0])
 
     def read_network(self, digest: str) -> tuple[MemberSpec, dict[str, Any]] | None:
         """A member's spec and weights, or None if it is not finished.
 
         Raises:
             CorruptMember: as `read_predictions`.
+            UserError: it is of a newer zoo_ray.
         """
         found = self._read_payload(digest, "weights")
         if found is None:
             return None
         payload, pointer, _ = found
-        return MemberSpec.from_dict(pointer["spec"]), safetensors.numpy.load(payload)
+        try:
+            spec = MemberSpec.from_dict(pointer["spec"])
+        except TypeError:
+            raise UserError(
+                f"{self.shown}/{_pointer_path(digest)}: its recipe has keys that this zoo_ray does "
+                "not know; ask it with the one that fitted it"
+            ) from None
+        return spec, safetensors.numpy.load(payload)
 
     def drop_member(self, digest: str, *, seen: bytes | None = None) -> None:
         """Make a corrupt member missing, so that it can be published again.
@@ -549,7 +557,7 @@ class Store:
             name = _payload_name(kind, sha256)
             if entry["name"] != name:
                 raise ValueError
-            spec_digest = MemberSpec.from_dict(pointer["spec"]).digest
+            spec_digest = digest_of(pointer["spec"])
         except (ValueError, KeyError, TypeError, RecursionError):
             message = f"{pointer_path}: not a member's pointer"
             raise CorruptMember(message, pointer=document) from None

@@ -33,6 +33,11 @@ class Buffer:
             return sum(sizes) / len(sizes)
 
         self._mean_whole, self._mean_kept = mean(self._whole), mean(self._kept)
+        self.is_even = all(
+            len({share.samples(task.train) for share, task in zip(shares, tasks, strict=True)}) == 1
+            for shares in (self._whole, self._kept)
+        )
+        """Whether all tasks have as many samples, and replay keeps as many of each."""
 
     def _past(self, task: TaskLabels) -> TaskShare:
         if self._fraction == 1:

@@ -185,7 +185,7 @@ class Growth:
             folded.append(draw)
             for task, likelihood in zip(draw.tasks, here.likelihoods, strict=True):
                 total, weight = with_early.get(task) or self._ensemble.likelihoods(task)
-                more = self._weight(task, draw.slot.episode)
+                more = self.rules.weight(task, draw.slot.episode)
                 total, weight = with_early[task] = total + more * likelihood, weight + more
                 losses[task] = mean_log_loss(total / weight)
             return losses
@@ -276,6 +276,11 @@ class Growth:
         newest, tasks = self.rules.newest(episode), self.rules.tasks_at(episode)
         return self._buffer.mean_samples(newest=newest, tasks=tasks)
 
+    @property
+    def is_even(self) -> bool:
+        """Whether `mean_samples` is exact."""
+        return self._buffer.is_even
+
     def digest(self) -> str:
         """SHA-256 over the members' specs and predictions, in order: equal for equal zoos."""
         state = hashlib.sha256()
@@ -357,7 +362,7 @@ class Growth:
             digest = wanted.spec.digest
             here = self._here[digest]
             for position, prediction in zip(wanted.tasks, here.predictions, strict=True):
-                weight = self._weight(position, episode)
+                weight = self.rules.weight(position, episode)
                 self._ensemble.add(position, prediction, weight=weight)
             members.append(
                 GrownMember(wanted.slot, wanted.tasks, digest, here.sha256, wanted.samples)
@@ -380,11 +385,6 @@ class Growth:
         if not self.finished:  # else nothing is drawn by them
             counts = np.array(members_of_task, dtype=np.float64)
             self._weights = self._weights_after(losses, counts)
-
-    def _weight(self, task: int, episode: int) -> float:
-        """Of a member's prediction on a task, in the average: those that saw the task whole weigh
-        more."""
-        return 1 / self.rules.replay if task in self.rules.newest(episode) else 1.0
 
     def _accuracies(self, seen: range, part: PartName) -> Floats:
         return np.array([self._ensemble.accuracy(task, part) for task in seen])
