@@ -247,7 +247,7 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.report.predictions import predictions_file, predictions_table
     from zoo_ray.stored import StoredRun
 
-    run = StoredRun(_store(arguments), arguments.run)
+    run = StoredRun(_store(arguments), arguments.run, grown=False)
     task = run.tasks[run.task(arguments.task)]
     loose = read_loose(arguments.images, shape=task.image_shape, scale=arguments.scale)
     with people.status(f"{len(loose.names)} images"):

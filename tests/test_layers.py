@@ -34,6 +34,7 @@ LAYERS = [
         "zoo_ray.progress",
         "zoo_ray.lines",
         "zoo_ray.replay",
+        "zoo_ray.run_tables",
         "zoo_ray.claims",
         "zoo_ray.timeline",
         "zoo_ray.failures",

@@ -153,6 +153,8 @@ def test_a_clean_up_that_does_not_end_is_cut_short():
     command.stdout.readline()
     command.send_signal(signal.SIGTERM)
     sent = time.monotonic()
+    time.sleep(0.3)
+    command.send_signal(signal.SIGINT)  # of somebody who does not want to wait
     assert command.communicate()[1] == "bye\n"
     assert command.returncode == 143
     assert time.monotonic() - sent < ENDS_WITHIN_S

@@ -14,6 +14,8 @@ import zoo_ray
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.plan import plan_run
+from zoo_ray.report.page import report_page
+from zoo_ray.run import grow
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.ensemble import Ensemble
 
@@ -244,8 +246,8 @@ def test_runs_that_are_not_there_or_not_grown_are_told(grown):
     with pytest.raises(UserError, match="no run 'nobody'"):
         StoredRun(store, "nobody")
     store.create_run("begun", grown[0].record)
-    with pytest.raises(UserError, match="not grown to its end"):
-        StoredRun(store, "begun")
+    with pytest.raises(UserError, match="the run has no episode yet"):
+        StoredRun(store, "begun", grown=False)
     # A longer stream is recorded before its first fit.
     store.write_results(
         "begun",
@@ -254,8 +256,42 @@ def test_runs_that_are_not_there_or_not_grown_are_told(grown):
     assert StoredRun(store, "begun").metrics == grown[0].metrics
     tasks = [*grown[0].tasks, grown[0].tasks[0]]
     store.lengthen_run("begun", grown[0].record.model_copy(update={"tasks": tasks}))
-    with pytest.raises(UserError, match="not grown to its end"):
+    with pytest.raises(UserError, match=r"not grown to its end yet \(3 of 4 episodes\)"):
         StoredRun(store, "begun")
+    so_far = StoredRun(store, "begun", grown=False)
+    assert (so_far.grown, so_far.metrics) == (False, grown[0].metrics)
+    assert so_far.confusion() is None
+
+
+@pytest.mark.parametrize(
+    "zoo", [{}, {"closing_rounds": 2}, {"mode": "multitask", "rounds": 3, "warm_start": True}]
+)
+def test_a_run_that_was_cut_short_is_the_run_of_what_there_is(folder, tmp_path, monkeypatch, zoo):
+    monkeypatch.setattr("zoo_ray.run_tables._EVERY_S", 0.0)
+    monkeypatch.setattr("zoo_ray.run_tables._COST", 0)
+    config = config_of(folder, **zoo).model_copy(update={"store": str(tmp_path)})
+    rules = config.rules
+    whole = grow(config.model_copy(update={"store": str(tmp_path / "whole")}), name="z").growth
+    for episode in range(1, rules.episodes):
+
+        def cut_short(progress, episode=episode):
+            if progress.episodes_done == episode and progress.fits:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            grow(config, name="z", on_progress=cut_short)
+        run = zoo_ray.open(tmp_path, "z")
+        assert not run.grown
+        assert run.metrics == whole.metrics(episode=episode)
+        assert run.rules.members == len(run.members)
+        assert "It grows on: " in report_page([run]).html
+        images = np.zeros((1, 28, 28, 1), np.uint8)
+        if rules.arriving and episode < 3:
+            with pytest.raises(UserError, match="run z has no such task so far"):
+                run.predict(images=images, task=3)
+        else:
+            assert run.predict(images=images, task=3).shape == (1, 2)
+    assert zoo_ray.grow(config, name="z").grown
 
 
 def test_a_member_that_is_missing_is_told(folder, tmp_path):

@@ -183,16 +183,16 @@ def tune(
 
 
 def open(store: str | Path, name: str) -> StoredRun:
-    """Read a grown run.
+    """Read a run, as far as it has grown.
 
     Args:
         store: address of the store: a folder, `s3://` or `gs://`.
         name: of the run.
 
     Raises:
-        UserError: there is no such run, it is not grown yet, or it cannot be read.
+        UserError: there is no such run, it has no episode yet, or it cannot be read.
     """
-    return StoredRun(Store(os.fspath(store)), name)
+    return StoredRun(Store(os.fspath(store)), name, grown=False)
 
 
 def open_study(store: str | Path, name: str) -> Study:

@@ -1,6 +1,6 @@
 """What decides which members a zoo has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Mode = Literal["continual", "isolated", "uniform", "pairs", "multihead", "multitask"]
@@ -56,6 +56,13 @@ class Rules:
         if self.mode == "multitask":
             return self.rounds + self.warm_start
         return self.tasks + self.closing_rounds
+
+    def so_far(self, episodes: int) -> "Rules":
+        """The rules of the zoo that ends with an episode; its tasks are the first ones."""
+        tasks = min(episodes, self.tasks) if self.arriving else self.tasks
+        rounds = episodes - self.warm_start if self.mode == "multitask" else 0
+        closing_rounds = max(episodes - self.tasks, 0) if self.arriving else 0
+        return replace(self, tasks=tasks, rounds=rounds, closing_rounds=closing_rounds)
 
     @property
     def members(self) -> int:

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from zoo_ray.benchmarks import Source
 from zoo_ray.config import RunConfig, ZooConfig
 from zoo_ray.errors import UserError
@@ -18,6 +16,7 @@ from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
+from zoo_ray.run_tables import write_run_tables
 from zoo_ray.store import RunRecord, SearchRecord, Store, TaskRecord, check_name, run_folder
 from zoo_ray.task import Task
 from zoo_ray.zoo.boosting import Floats
@@ -339,50 +338,10 @@ def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> N
 
 
 def write_results(growth: Growth, store: Store, *, name: str) -> bool:
-    """Record a grown zoo as a run's tables; returns whether no other command grows it on."""
-    episodes = growth.episodes
-    members = [(episode, member) for episode in episodes for member in episode.members]
-    seen = [(e, task) for e, episode in enumerate(episodes) for task in range(len(episode.losses))]
-    store.write_results(
-        name,
-        episodes={
-            "episode": [member.slot.episode for _, member in members],
-            "index": [member.slot.index for _, member in members],
-            "tasks": [list(member.tasks) for _, member in members],
-            "digest": [member.digest for _, member in members],
-            "predictions_sha256": [member.predictions_sha256 for _, member in members],
-            "weights": [episode.weights.tolist() for episode, _ in members],
-        },
-        results={
-            "episode": [e + 1 for e, _ in seen],
-            "task": [task for _, task in seen],
-            "task_name": [growth.tasks[task].name for _, task in seen],
-            "members": [episodes[e].members_of_task[task] for e, task in seen],
-            "loss": [episodes[e].losses[task] for e, task in seen],
-            "validation_accuracy": [
-                _or_none(episodes[e].validation_accuracy[task]) for e, task in seen
-            ],
-            "test_accuracy": [episodes[e].test_accuracy[task] for e, task in seen],
-        },
-        confusion=_confusion_columns(growth),
-    )
+    """Record a grown zoo; returns whether no other command grows it on."""
+    write_run_tables(growth, store, name=name)
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
         return False
     store.clear_wanted(run_folder(name))
     return True
-
-
-def _confusion_columns(growth: Growth) -> dict[str, list[int]]:
-    rows = [
-        (len(growth.episodes), task, label, taken_for, int(count))
-        for task in range(growth.rules.seen(len(growth.episodes)))
-        for (label, taken_for), count in np.ndenumerate(growth.confusion(task))
-        if count
-    ]
-    keys = ("episode", "task", "label", "taken_for", "samples")
-    return {key: [row[place] for row in rows] for place, key in enumerate(keys)}
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

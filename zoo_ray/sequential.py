@@ -12,6 +12,7 @@ from zoo_ray.fitting import fit_from_store
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
+from zoo_ray.run_tables import RunTables
 from zoo_ray.store import Store
 from zoo_ray.task import Task
 from zoo_ray.timeline import Timeline
@@ -55,6 +56,7 @@ def grow_here(
     claims = Claims(store, folder=folder)
     diary = Diary()
     timeline = Timeline(diary, store, folder=folder, workers=1)
+    tables = RunTables(store, folder.partition("/")[2])
     first_fit: float | None = None
     names = {task.digest: task.name for task in growth.tasks}
 
@@ -64,6 +66,8 @@ def grow_here(
         return progress
 
     while not growth.ended:
+        if tables.is_due(growth):
+            tables.write(growth.episodes, growth.tasks)
         wanted = growth.wanted()[0]
         digest = wanted.spec.digest
         if deliver_stored(growth, store, digest, tally=tally):

@@ -47,10 +47,10 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
         # Other signals that have handlers are told, too; nothing: the context has ended.
         while (number := os.read(watched, 1)) and number[0] not in _SIGNALS:
             pass
-        os.close(watched)
-        if number:
+        if number:  # the pipe stays open: another signal is written into it, too
             time.sleep(_END_WITHIN_S)
             _end(number[0], farewell)
+        os.close(watched)
 
     def ignored(what: "sys.UnraisableHookArgs") -> None:
         # A signal that came during a callback of a weak reference, say: the thread above ends it.

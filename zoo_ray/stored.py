@@ -32,13 +32,15 @@ class StoredMember:
 
 
 class StoredRun:
-    """A grown run, read from the store; no data set is needed, nor Ray.
+    """A run, read from the store; no data set is needed, nor Ray. One that has not grown to its end
+    is as far as it has grown: the run of a shorter stream.
 
     Attributes:
         name: of the run.
-        record: what it was to be.
-        tasks: the stream, in order.
-        rules: which members it has.
+        record: what it is to be.
+        grown: whether it is.
+        tasks: the stream, in order, as far as it has arrived.
+        rules: which members it has so far.
         members: in the order in which they are averaged.
         weights: for each member, the boosting weights that its draw saw, in stream order.
         counts: counts[e, i], members of task i after episode e, float64, shape (episodes, tasks);
@@ -48,8 +50,13 @@ class StoredRun:
         losses: of task i's training part after episode e, which boosting weighs, likewise.
     """
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, *, grown: bool = True) -> None:
         """Read a run.
+
+        Args:
+            store: which exists.
+            name: of the run.
+            grown: whether it must be grown to its end; else one episode will do.
 
         Raises:
             UserError: there is no such run, it is not grown yet, or it cannot be read.
@@ -62,17 +69,15 @@ class StoredRun:
             )
         episodes = store.read_table(name, "episodes.parquet")
         results = store.read_table(name, "results.parquet")
-        unfinished = UserError(
-            f"{folder}: the run is not grown to its end yet; the command that began it goes on"
-        )
         if not episodes or not results:
-            raise unfinished
+            raise UserError(
+                f"{folder}: the run has no episode yet; the command that began it goes on"
+            )
         self.name = name
         self.record: RunRecord = record
-        self.tasks: list[TaskRecord] = record.tasks
         zoo = validate(ZooConfig, record.zoo, source=f"{folder}/run.json: zoo")
-        rules = zoo.rules(tasks=len(self.tasks))
-        self.rules: Rules = replace(rules, weights_source=record.weights_source)
+        rules = zoo.rules(tasks=len(record.tasks))
+        rules = replace(rules, weights_source=record.weights_source)
         self._store = store
         try:
             self.members = [
@@ -82,18 +87,25 @@ class StoredRun:
                 )
             ]
             self.weights = [[float(w) for w in row] for row in episodes["weights"]]
+            last = int(max(results["episode"]))
+            self.rules: Rules = rules.so_far(min(last, rules.episodes))
+            self.grown = self.rules == rules
+            self.tasks: list[TaskRecord] = record.tasks[: self.rules.tasks]
             self._check_positions(results)
-            if max(results["episode"]) < self.rules.episodes:  # its stream was lengthened
-                raise unfinished
             self.accuracy = self._matrix(results, "test_accuracy")
             self.validation_accuracy = self._matrix(results, "validation_accuracy")
             self.losses = self._matrix(results, "loss")
             self.counts = self._matrix(results, "members")
         except (KeyError, ValueError, TypeError, IndexError):
             raise UserError(
-                f"{folder}: its tables are not those of a run of {len(self.tasks)} tasks; the "
+                f"{folder}: its tables are not those of a run of {len(record.tasks)} tasks; the "
                 "command that grew the run writes them anew"
             ) from None
+        if grown and not self.grown:
+            raise UserError(
+                f"{folder}: the run is not grown to its end yet ({self.rules.episodes} of "
+                f"{rules.episodes} episodes); the command that began it goes on"
+            )
 
     def _check_positions(self, results: dict[str, list[Any]]) -> None:
         """Raise IndexError if a table names a task or an episode that the run does not have."""
@@ -133,14 +145,14 @@ class StoredRun:
         return metrics(self.accuracy, arriving=self.rules.arriving)
 
     def confusion(self) -> list[npt.NDArray[np.int64]] | None:
-        """For each task, how many test samples of each class (rows) the grown zoo takes for each
-        (columns); None if the run was grown before this was recorded.
+        """For each task, how many test samples of each class (rows) the zoo takes for each
+        (columns); None if the run is not grown to its end, or was before this was recorded.
 
         Raises:
             UserError: the table cannot be read.
         """
         table = self._store.read_table(self.name, "confusion.parquet")
-        if table is None:
+        if table is None or not self.grown:
             return None
         found = [np.zeros((len(t.classes),) * 2, dtype=np.int64) for t in self.tasks]
         try:
@@ -189,7 +201,7 @@ class StoredRun:
             record is not None
             and record.zoo.get("mode") == "isolated"
             and record.recipe == self.record.recipe
-            and [t.digest for t in record.tasks] == [t.digest for t in self.tasks]
+            and [t.digest for t in record.tasks] == [t.digest for t in self.record.tasks]
             and all(
                 record.zoo.get(key) == self.record.zoo.get(key)
                 for key in ("seed", "members_per_episode")
@@ -212,8 +224,8 @@ class StoredRun:
         some = "; ".join(f"{n}: {task}" for n, task in enumerate(names[:_MOST_NAMED], start=1))
         more = f"; and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
         raise UserError(
-            f"--task {printable(number)}: run {self.name} has no such task; give the number or "
-            f"the name of one: {some}{more}"
+            f"--task {printable(number)}: run {self.name} has no such task"
+            f"{'' if self.grown else ' so far'}; give the number or the name of one: {some}{more}"
         )
 
     def predict(self, *, images: Images, task: str | int, device: str = "cpu") -> Floats:

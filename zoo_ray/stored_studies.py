@@ -287,7 +287,8 @@ def find_stored(store: Store, names: Sequence[str]) -> Stored:
             raise UserError(f"{name}: a report shows one comparison or study; give it alone")
         studies += found
         if not found or store.read_run(name) is not None:
-            runs.append(StoredRun(store, name))
+            # Side by side are ends of streams.
+            runs.append(StoredRun(store, name, grown=len(names) > 1))
     if not studies and runs and (stem := _OF_COMPETITION.fullmatch(runs[0].name)):
         studies += filter(None, [_read_competition(store, stem[1])])
     return Stored(runs, studies)

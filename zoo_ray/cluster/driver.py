@@ -18,6 +18,7 @@ from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import NONE, FitState, Progress, Speculative, Work
 from zoo_ray.replay import drop, fold, not_shared
+from zoo_ray.run_tables import RunTables
 from zoo_ray.store import CorruptMember, Store
 from zoo_ray.timeline import Timeline
 from zoo_ray.zoo.growth import Growth, Wanted
@@ -239,6 +240,9 @@ class Driver:
         """Of the tasks seen, by name, where there is one zoo."""
         return {}
 
+    async def _write_tables(self) -> None:
+        """Write what the zoo is so far, where there is one."""
+
     async def _join(self, worker: Worker) -> None:
         if predecessor := self._leases.predecessor(worker):
             await self._dismiss(predecessor)
@@ -250,6 +254,7 @@ class Driver:
             await asyncio.sleep(_WATCH_S)
             if self._timeline.is_due():
                 await asyncio.to_thread(self._timeline.write)
+            await self._write_tables()
             self._tell_metrics()
             now, timeout_s = time.monotonic(), self._job.fit_timeout_s
             hung = self._leases.quiet(now=now, for_s=timeout_s)
@@ -348,6 +353,7 @@ class RunDriver(Driver):
         super()._begin(job, seen)
         self._seen = seen
         self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
+        self._tables = RunTables(self._store, job.folder.partition("/")[2])
         self._desk.add(self._growth, turn=())
 
     async def progress(self) -> Progress | None:
@@ -382,6 +388,11 @@ class RunDriver(Driver):
 
     def _accuracies(self) -> dict[str, float]:
         return accuracies(self._growth)
+
+    async def _write_tables(self) -> None:
+        growth = self._growth
+        if self._tables.is_due(growth):
+            await asyncio.to_thread(self._tables.write, list(growth.episodes), growth.tasks)
 
     async def _fail(self, wanted: Wanted, failed: FailedFit) -> None:
         self._leases.end(wanted.spec.digest, "failed")

@@ -123,7 +123,7 @@ def run_drawings(run: StoredRun) -> list[Drawing]:
     """The figures of a run; but for the time line, which may have to be explained."""
     names = [task.name for task in run.tasks]
     beside = run.isolated()
-    isolated = None if beside is None else np.diagonal(beside.accuracy)
+    isolated = None if beside is None else np.diagonal(beside.accuracy)[: len(names)]
     drawn = [(member.episode, member.tasks) for member in run.members]
     found = [
         accuracy_drawing(run.accuracy, names, isolated),
@@ -157,9 +157,10 @@ def _summary(run: StoredRun) -> str:
     }
     unknown = int((run.counts[-1] == 0).sum())
     guess = f" No member knows {unknown} of them, which count as guessed." if unknown else ""
+    so_far = "" if run.grown else f" It grows on: this is after episode {len(run.accuracy)}."
     return (
         f"<p>A Model Zoo of {len(run.members)} members on {len(run.tasks)} tasks "
-        f"({escape(run.rules.mode)}, seed {run.rules.seed}).{guess}</p>{cards(shown)}"
+        f"({escape(run.rules.mode)}, seed {run.rules.seed}).{so_far}{guess}</p>{cards(shown)}"
     )
 
 
