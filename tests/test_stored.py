@@ -7,15 +7,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from toys import write_idx_dataset
+from toys import TRUNK, write_idx_dataset
 
 import run_cluster
 import zoo_ray
+from zoo_ray import own_code
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.plan import plan_run
 from zoo_ray.report.page import report_page
 from zoo_ray.run import grow
+from zoo_ray.store import Store
+from zoo_ray.store.upkeep import verify
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.ensemble import Ensemble
 
@@ -292,6 +295,21 @@ def test_a_run_that_was_cut_short_is_the_run_of_what_there_is(folder, tmp_path, 
         else:
             assert run.predict(images=images, task=3).shape == (1, 2)
     assert zoo_ray.grow(config, name="z").grown
+
+
+def test_the_file_of_ones_own_network_is_kept(folder, tmp_path, write_module):
+    module = write_module(TRUNK)
+    config = config_of(folder)
+    recipe = config.recipe.model_copy(update={"network": f"{module}.Tiny"})
+    config = config.model_copy(update={"recipe": recipe, "store": str(tmp_path / "store")})
+    run = zoo_ray.grow(config, name="zoo")
+    kept = tmp_path / "store/runs/zoo/code" / f"{module}.py"
+    assert kept.read_text() == TRUNK
+    (tmp_path / f"{module}.py").write_text(TRUNK + "\n")
+    own_code._load.cache_clear()
+    with pytest.raises(UserError, match=rf"the file of {module}.Tiny .*; {kept.parent} has the fi"):
+        run.predict(images=np.zeros((1, 28, 28, 1), np.uint8), task=1)
+    assert verify(Store(str(tmp_path / "store"))).problems == []
 
 
 def test_a_member_that_is_missing_is_told(folder, tmp_path):

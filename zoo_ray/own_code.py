@@ -31,11 +31,16 @@ def is_installed(path: Path) -> bool:
 
 
 class OwnCode(NamedTuple):
-    """What a name stands for, the file that defines it, and the file's SHA-256."""
+    """What a name stands for, the file that defines it, and what is in the file."""
 
     found: Any
     file: str | None
-    source: str
+    content: bytes
+
+    @property
+    def source(self) -> str:
+        """The file's SHA-256."""
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def find_own(name: str, *, source: str | None = None) -> OwnCode:
@@ -50,16 +55,16 @@ def find_own(name: str, *, source: str | None = None) -> OwnCode:
     """
     module_name, _, last = name.rpartition(".")
     with their_errors(f"importing {module_name}"):
-        module, there = _load(module_name)
-        found = getattr(module, last, None)
-    if found is None:
-        raise UnusableCode(f"{module.__file__} has no {last}")
-    if source not in (None, there):
+        module, content = _load(module_name)
+        code = OwnCode(getattr(module, last, None), module.__file__, content)
+    if code.found is None:
+        raise UnusableCode(f"{code.file} has no {last}")
+    if source not in (None, code.source):
         raise UnusableCode(
             f"the file of {name} is not the one that the run was begun with; give every machine "
             "the same, and begin again after a change"
         )
-    return OwnCode(found, module.__file__, there)
+    return code
 
 
 def refuse_elsewhere(name: str, found: Any) -> None:
@@ -84,9 +89,9 @@ def their_errors(what: str) -> Iterator[None]:
 
 
 @cache
-def _load(name: str) -> tuple[ModuleType, str]:
-    """A module and the SHA-256 of its file, as it was when this process first wanted it: what is
-    loaded is not loaded again."""
+def _load(name: str) -> tuple[ModuleType, bytes]:
+    """A module and its file's content, as it was when this process first wanted it: what is loaded
+    is not loaded again."""
     imported_before = name in sys.modules
     try:
         found = importlib.util.find_spec(name)
@@ -98,11 +103,11 @@ def _load(name: str) -> tuple[ModuleType, str]:
         raise UnusableCode(
             f"there is no module {name} in the working directory or elsewhere on Python's path"
         )
-    source = hashlib.sha256(Path(found.origin).read_bytes()).hexdigest()
+    content = Path(found.origin).read_bytes()
     if not imported_before:
-        return importlib.import_module(name), source
+        return importlib.import_module(name), content
     # What a notebook imported may be older than the file.
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
-    return module, source
+    return module, content

@@ -13,11 +13,13 @@ from zoo_ray.benchmarks import Source
 from zoo_ray.config import RunConfig, ZooConfig
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
+from zoo_ray.own_code import find_own, is_own
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import Progress, Speculative
 from zoo_ray.replay import Tally, not_shared, replay
 from zoo_ray.run_tables import write_run_tables
 from zoo_ray.store import RunRecord, SearchRecord, Store, TaskRecord, check_name, run_folder
+from zoo_ray.store.store import OWN_CODE
 from zoo_ray.task import Task
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.growth import Growth
@@ -293,6 +295,15 @@ def record_run(store: Store, plan: Plan, record: RunRecord | None, *, name: str)
         if record is None or len(record.tasks) < len(now.tasks):
             record = write(name, now)
             refuse_other_configuration(plan, record, name=name)
+            _keep_own_code(store, plan, name=name)
+
+
+def _keep_own_code(store: Store, plan: Plan, *, name: str) -> None:
+    """Keep the files of the user's own network and rule, for people: they change, and the zoo can
+    then be neither grown on nor asked."""
+    for own in filter(is_own, (plan.recipe.network, plan.rules.weights)):
+        module = own.rpartition(".")[0]
+        store.write_file(run_folder(name), f"{OWN_CODE}/{module}.py", find_own(own).content)
 
 
 def recorded_precision(

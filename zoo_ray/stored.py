@@ -14,6 +14,7 @@ from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.rules import Rules
 from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder, zoo_name
+from zoo_ray.store.store import OWN_CODE
 from zoo_ray.task import Images
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics, metrics
@@ -301,4 +302,9 @@ class StoredRun:
                 device=device,
             ).astype(np.float64)
         except ValueError as error:
-            raise UserError(f"member {member.digest[:12]} cannot predict these: {error}") from None
+            code = f"{run_folder(self.name)}/{OWN_CODE}"
+            kept = any(self._store.files.list(code))
+            raise UserError(
+                f"member {member.digest[:12]} cannot predict these: {error}"
+                + (f"; {self._store.shown}/{code} has the file as it was" if kept else "")
+            ) from None

@@ -48,6 +48,8 @@ from zoo_ray.store.timeline import timeline_from_bytes, timeline_to_bytes
 from zoo_ray.task import Predictions
 
 EPISODES, RESULTS, CONFUSION = "episodes.parquet", "results.parquet", "confusion.parquet"
+OWN_CODE = "code"
+"""Of a run's folder: files of the user's own, as they were when the run was begun."""
 WANTED = "wanted.json"
 TRIALS = "trials.parquet"
 TIMELINE = "timeline.parquet"
