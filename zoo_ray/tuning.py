@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from zoo_ray.search.config import DEFAULT_METRIC, SearchConfig, differences
 from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
 from zoo_ray.search.results import Findings, Row, findings, importance
 from zoo_ray.search.space import Values
-from zoo_ray.search.trials import OPTUNA_BATCH, Trial, Trials, zoo_report
+from zoo_ray.search.trials import OPTUNA_BATCH, EpisodeReport, Trial, Trials, zoo_report
 from zoo_ray.store import (
     SearchRecord,
     Store,
@@ -125,16 +126,26 @@ def search(
     started = started or time.time()
     store = Store(config.base.store)
     record = store.read_search(check_name(name))
+    before = store.read_trials(name) or {}
+    ended_before = before.get("status", []).count("complete") >= config.trials
     with contextlib.ExitStack() as until_done:
-        plan = _plan(config, record, address=address, source=source, until_done=until_done)
-        at_once = _trials_at_once(config, plan.workers)
-        trials = Trials(config, at_once=at_once)
+        plan = _plan(
+            config,
+            record,
+            address=address,
+            source=source,
+            start=not ended_before,
+            until_done=until_done,
+        )
         _record(store, config, plan, record, name=name)
         # Whatever becomes of this command, the members of an earlier one stay claimed.
-        claimed = {*store.read_wanted(search_folder(name)), *store.read_trial_digests(name)}
+        claimed = {*store.read_wanted(search_folder(name)), *chain(*before.get("digests", []))}
         store.write_wanted(search_folder(name), sorted(claimed))
         tally = Tally(call=uuid.uuid4().hex)
-        _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
+        trials = _read_again(config, plan, store, tally=tally) if ended_before else None
+        if trials is None:
+            trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
+            _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
     rows = [_row(trial, config) for trial in trials.all]
     rows += _prefixes(rows, config, plan, store)
     found = findings(
@@ -154,9 +165,12 @@ def search(
     if len(problems) == len(trials.all):
         raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
-    zoos = _zoos(found.best, config, plan, store, tally=tally) if found else []
+    zoos: Sequence[Growth] = []
     test_accuracy = None
-    if zoos:
+    if found:
+        zoos = _zoos(found.best.values, config, plan, store, score_test=True, tally=tally)
+        if not all(zoo.finished for zoo in zoos):
+            raise UserError(not_shared(store))
         test_accuracy = float(np.mean([zoo.metrics().average_accuracy for zoo in zoos]))
         store.write_trials(name, _columns(rows, config, found, test_accuracy=test_accuracy))
     weight = importance(rows, list(config.space))
@@ -185,14 +199,15 @@ def _plan(
     *,
     address: str | None,
     source: Source | None,
+    start: bool,
     until_done: contextlib.ExitStack,
 ) -> Plan:
-    """The base's plan, its data read; Ray is started meanwhile, for as long as the stack lasts."""
+    """The base's plan, its data read; if `start`, Ray is started meanwhile, until all is done."""
     plan = plan_on_ray(
         config.base,
         address=address,
         until=until_done,
-        start=True,
+        start=start,
         precision=recorded_precision(config.base, record),
         members=config.trials * config.most_members,
         source=source,
@@ -204,6 +219,29 @@ def _plan(
                 f"left for the validation part of task {task.name}; give more"
             )
     return plan
+
+
+def _read_again(config: SearchConfig, plan: Plan, store: Store, *, tally: Tally) -> Trials | None:
+    """The trials of a search that has ended, from the store alone; None: that does not hold all."""
+    if config.scheduler != "none" or config.budget.hours is not None:
+        return None  # which trials were stopped, and when, the store does not say
+    trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
+    while (trial := trials.begin()) is not None:
+        zoos = _zoos(trial.values, config, plan, store, score_test=False, tally=tally)
+        if not all(zoo.finished for zoo in zoos):
+            return None
+        trial.reports = _reports(zoos)
+        trial.status = "complete"
+    return trials
+
+
+def _reports(zoos: Sequence[Growth]) -> list[EpisodeReport]:
+    """What a trial reports of its zoos, all of whose members were there."""
+    ours: frozenset[str] = frozenset()
+    return [
+        [zoo_report(zoo, episode=e, epochs=zoo.recipe.epochs, ours=ours) for zoo in zoos]
+        for e in range(1, zoos[0].rules.episodes + 1)
+    ]
 
 
 def _trials_at_once(config: SearchConfig, workers: WorkerPlan) -> int:
@@ -258,13 +296,18 @@ def _plans(values: Values, config: SearchConfig, plan: Plan) -> list[Plan]:
 
 
 def _zoos(
-    row: Row, config: SearchConfig, plan: Plan, store: Store, *, tally: Tally
+    values: Values,
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    *,
+    score_test: bool,
+    tally: Tally,
 ) -> list[Growth]:
-    zoos = [plan.growth() for plan in _plans(row.values, config, plan)]
+    """As far as the store's members take them."""
+    zoos = [one.growth(score_test=score_test) for one in _plans(values, config, plan)]
     for zoo in zoos:
         replay(zoo, store, tally=tally)
-        if not zoo.finished:
-            raise UserError(not_shared(store))
     return zoos
 
 
@@ -316,20 +359,14 @@ def _prefix(
     store: Store,
     read: dict[str, StoredPredictions],
 ) -> Row:
-    trial = Trial(row.trial - 1, values, status="complete")
-    reports = []
-    for smaller in _plans(values, config, plan):
-        zoo = smaller.growth(score_test=False)
+    zoos = [smaller.growth(score_test=False) for smaller in _plans(values, config, plan)]
+    for zoo in zoos:
         while not zoo.finished:
             for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
                 stored = read.get(digest) or predictions_of(store, digest)
                 read[digest] = stored
                 fold(zoo, store, digest, stored)
-        epochs = smaller.recipe.epochs
-        episodes = range(1, smaller.rules.episodes + 1)
-        ours: frozenset[str] = frozenset()
-        reports.append([zoo_report(zoo, episode=e, epochs=epochs, ours=ours) for e in episodes])
-    trial.reports = list(zip(*reports, strict=True))
+    trial = Trial(row.trial - 1, values, status="complete", reports=_reports(zoos))
     return replace(_row(trial, config), prefix=True)
 
 

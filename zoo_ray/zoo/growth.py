@@ -100,7 +100,7 @@ class Growth:
             before its best is fixed.
 
     Attributes:
-        tasks, rules: as given.
+        tasks, rules, recipe: as given.
         episodes: the complete ones.
         arrivals: how many members were delivered.
         problem: why it cannot grow on, by a rule of the user's own; None: it can.
@@ -119,7 +119,7 @@ class Growth:
         self.episodes: list[Episode] = []
         self.arrivals = 0
         self.problem: str | None = None
-        self._recipe = recipe
+        self.recipe = recipe
         self._score_test = score_test
         self._buffer = Buffer(tasks, fraction=rules.replay)
         self._ensemble = Ensemble(tasks, rows=[self._buffer.rows(i) for i in range(len(tasks))])
@@ -334,7 +334,7 @@ class Growth:
         shares = [self._buffer.share(task, newest=newest, tasks=tasks) for task in draw.tasks]
         spec = MemberSpec(
             tasks=tuple(shares),
-            recipe=self._recipe,
+            recipe=self.recipe,
             seed=hash_bits("fit", self.rules.seed, self.rules.key(episode), draw.slot.index),
         )
         samples = sum(
