@@ -18,7 +18,7 @@ _COST = 50
 log = logging.getLogger("zoo_ray")
 
 
-class RunTables:
+class RunTablesWriter:
     """Keeps the tables of a run while its zoo grows.
 
     What is killed has written all but its last episodes.

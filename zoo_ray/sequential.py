@@ -12,10 +12,10 @@ from zoo_ray.fitting import fit_from_store
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import FitState, Progress, Work
 from zoo_ray.replay import Tally, deliver_stored
-from zoo_ray.run_tables import RunTables
+from zoo_ray.run_tables import RunTablesWriter
 from zoo_ray.store import Store
 from zoo_ray.task import Task
-from zoo_ray.timeline import Timeline
+from zoo_ray.timeline import TimelineWriter
 from zoo_ray.zoo.growth import Growth, Wanted
 
 
@@ -55,8 +55,8 @@ def grow_here(
     work = Work(growth)
     claims = Claims(store, folder=folder)
     diary = Diary()
-    timeline = Timeline(diary, store, folder=folder, workers=1)
-    tables = RunTables(store, folder.partition("/")[2])
+    timeline = TimelineWriter(diary, store, folder=folder, workers=1)
+    tables = RunTablesWriter(store, folder.partition("/")[2])
     first_fit: float | None = None
     names = {task.digest: task.name for task in growth.tasks}
 

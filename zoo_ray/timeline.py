@@ -17,7 +17,7 @@ _MANY_EVERY_S = 60.0
 log = logging.getLogger("zoo_ray")
 
 
-class Timeline:
+class TimelineWriter:
     """Keeps a diary in a folder of the store, beside what earlier sessions left there.
 
     What is killed has written all but its last seconds.

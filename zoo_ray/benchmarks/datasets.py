@@ -14,12 +14,7 @@ from zoo_ray.benchmarks.cifar import (
     read_cifar100,
 )
 from zoo_ray.benchmarks.digits import read_digits
-from zoo_ray.benchmarks.download import (
-    download_cifar10,
-    download_cifar100,
-    download_fashion_mnist,
-    download_mnist,
-)
+from zoo_ray.benchmarks.download import download_cifar, download_idx
 from zoo_ray.benchmarks.folder import read_folder
 from zoo_ray.benchmarks.idx import idx_files_exist, read_idx
 from zoo_ray.benchmarks.mini_imagenet import MINI_IMAGENET_FILES, read_mini_imagenet
@@ -56,8 +51,7 @@ def open_source(config: BenchmarkConfig) -> Source:
         kind, colon, path = config.dataset.partition(":")
         if colon and kind in _READERS:
             if is_remote(path):
-                there = expanded(config.data_dir, "benchmark.data_dir")
-                return _READERS[kind](fetch(path, into=there), config)
+                return _READERS[kind](fetch(path, into=_data_dir(config)), config)
             return _READERS[kind](_existing(config.dataset, path), config)
     except OSError as error:
         why = printable(f"{error.strerror}: {error.filename}", limit=200)
@@ -94,33 +88,37 @@ def _existing(dataset: str, path: str) -> Path:
     return found
 
 
+def _data_dir(config: BenchmarkConfig) -> Path:
+    return expanded(config.data_dir, "benchmark.data_dir")
+
+
 def _digits(_: BenchmarkConfig) -> Source:
     return read_digits()
 
 
 def _fashion_mnist(config: BenchmarkConfig) -> Source:
-    folder = expanded(config.data_dir, "benchmark.data_dir") / "FashionMNIST" / "raw"
+    folder = _data_dir(config) / "FashionMNIST" / "raw"
     if not idx_files_exist(folder):
-        download_fashion_mnist(folder)
+        download_idx("fashion_mnist", "FashionMNIST", into=folder)
     return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
 
 
 def _mnist(config: BenchmarkConfig) -> Source:
-    folder = expanded(config.data_dir, "benchmark.data_dir") / "MNIST" / "raw"
+    folder = _data_dir(config) / "MNIST" / "raw"
     if not idx_files_exist(folder):
-        download_mnist(folder)
+        download_idx("mnist", "MNIST", into=folder)
     return read_idx(folder)
 
 
 def _cifar100(config: BenchmarkConfig) -> Source:
-    folder = expanded(config.data_dir, "benchmark.data_dir") / "cifar-100-python"
+    folder = _data_dir(config) / "cifar-100-python"
     if not all((folder / name).is_file() for name in CIFAR100_FILES):
-        download_cifar100(folder)
+        download_cifar("cifar100", "CIFAR100", into=folder)
     return read_cifar100(folder)
 
 
 def _mini_imagenet(config: BenchmarkConfig) -> Source:
-    folder = expanded(config.data_dir, "benchmark.data_dir") / "mini_imagenet"
+    folder = _data_dir(config) / "mini_imagenet"
     for name in MINI_IMAGENET_FILES:
         if not (folder / name).is_file():
             raise UserError(
@@ -132,9 +130,9 @@ def _mini_imagenet(config: BenchmarkConfig) -> Source:
 
 
 def _cifar10(config: BenchmarkConfig) -> Source:
-    folder = expanded(config.data_dir, "benchmark.data_dir") / "cifar-10-batches-py"
+    folder = _data_dir(config) / "cifar-10-batches-py"
     if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
-        download_cifar10(folder)
+        download_cifar("cifar10", "CIFAR10", into=folder)
     return read_cifar(
         folder,
         train=CIFAR10_TRAIN,
@@ -180,3 +178,5 @@ _READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
     "parquet": _parquet,
     "idx": _idx,
 }
+WITH_PATHS = tuple(_READERS)
+"""The kinds of data that a path follows, as `folder:PATH`."""

@@ -11,25 +11,18 @@ from zoo_ray.benchmarks.names import printable
 from zoo_ray.errors import UserError
 
 
-def download_mnist(folder: Path) -> None:
-    """Download MNIST's four gzipped IDX files into `folder`.
+def download_idx(dataset: str, torchvisions: str, *, into: Path) -> None:
+    """Download the four gzipped IDX files of MNIST, or of a data set made like it.
+
+    Args:
+        dataset: what configurations call it.
+        torchvisions: its class in torchvision.
+        into: folder for them.
 
     Raises:
         UserError: the download failed.
     """
-    _download_idx("mnist", "MNIST", into=folder)
 
-
-def download_fashion_mnist(folder: Path) -> None:
-    """Download Fashion-MNIST's four gzipped IDX files into `folder`.
-
-    Raises:
-        UserError: the download failed.
-    """
-    _download_idx("fashion_mnist", "FashionMNIST", into=folder)
-
-
-def _download_idx(dataset: str, torchvisions: str, *, into: Path) -> None:
     def fetch(scratch: Path) -> Path:
         from torchvision import datasets
         from torchvision.datasets.utils import download_url
@@ -51,25 +44,9 @@ def _first_that_works(tries: Sequence[Callable[[], None]]) -> None:
     return tries[-1]()
 
 
-def download_cifar10(folder: Path) -> None:
-    """Download CIFAR-10's pickled batches into `folder`.
+def download_cifar(dataset: str, torchvisions: str, *, into: Path) -> None:
+    """Download the pickled batches of CIFAR-10 or CIFAR-100; as `download_idx`."""
 
-    Raises:
-        UserError: the download failed.
-    """
-    _download_cifar("cifar10", "CIFAR10", into=folder)
-
-
-def download_cifar100(folder: Path) -> None:
-    """Download CIFAR-100's pickled batches and names into `folder`.
-
-    Raises:
-        UserError: the download failed.
-    """
-    _download_cifar("cifar100", "CIFAR100", into=folder)
-
-
-def _download_cifar(dataset: str, torchvisions: str, *, into: Path) -> None:
     def fetch(scratch: Path) -> Path:
         from torchvision import datasets
         from torchvision.datasets.utils import download_and_extract_archive

@@ -67,7 +67,7 @@ def noisy(labels: Labels, *, classes: int, share: float, seed: int, task: int) -
         classes: how many there are.
         share: of the labels that are drawn anew, from 0 to 1.
         seed: of the noise.
-        task: the task's position in the stream: each has noise of its own.
+        task: the task's position in `benchmark.tasks`: each has noise of its own.
     """
     if share == 0:
         return labels

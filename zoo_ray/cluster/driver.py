@@ -18,9 +18,9 @@ from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
 from zoo_ray.progress import NONE, FitState, Progress, Speculative, Work
 from zoo_ray.replay import drop, fold, not_shared
-from zoo_ray.run_tables import RunTables
+from zoo_ray.run_tables import RunTablesWriter
 from zoo_ray.store import CorruptMember, Store
-from zoo_ray.timeline import Timeline
+from zoo_ray.timeline import TimelineWriter
 from zoo_ray.zoo.growth import Growth, Wanted
 
 _LOOK_UPS = 10
@@ -58,7 +58,7 @@ class Driver:
         self._claims = Claims(self._store, folder=job.folder)
         self._desk = Desk(speculate=job.speculate)
         self._leases = self._desk.leases
-        self._timeline = Timeline(
+        self._timeline = TimelineWriter(
             self._leases.diary, self._store, folder=job.folder, workers=job.workers.at_once
         )
         self._fit_progress: dict[str, FitProgress] = {}
@@ -353,7 +353,7 @@ class RunDriver(Driver):
         super()._begin(job, seen)
         self._seen = seen
         self._growth = Growth(tasks=job.tasks, rules=job.rules, recipe=job.recipe)
-        self._tables = RunTables(self._store, job.folder.partition("/")[2])
+        self._tables = RunTablesWriter(self._store, job.folder.partition("/")[2])
         self._desk.add(self._growth, turn=())
 
     async def progress(self) -> Progress | None:

@@ -13,12 +13,12 @@ import yaml
 
 import zoo_ray
 from zoo_ray.address import expanded, is_remote, parse_address
+from zoo_ray.benchmarks.datasets import WITH_PATHS
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.own_code import is_installed, is_own
 
 _CONFIG = "config.yaml"
-_WITH_PATHS = ("folder", "npz", "parquet", "idx")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Submission:
         if parse_address(run["store"]).scheme == "file":
             run["store"] = _absolute(run["store"], shown=f"store = {run['store']}", here=here)
         kind, colon, path = benchmark["dataset"].partition(":")
-        if colon and kind in _WITH_PATHS and not is_remote(path):
+        if colon and kind in WITH_PATHS and not is_remote(path):
             shown = f"benchmark.dataset = {benchmark['dataset']}"
             benchmark["dataset"] = f"{kind}:{_absolute(path, shown=shown, here=here)}"
         if here:

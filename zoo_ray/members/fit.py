@@ -22,7 +22,7 @@ from zoo_ray.members.member import (
     OutOfMemory,
 )
 from zoo_ray.members.memory import Needed, needed_memory, room
-from zoo_ray.members.predict import draws, own_generators, predict_images, torch_settings
+from zoo_ray.members.predict import is_random, own_generators, predict_images, torch_settings
 from zoo_ray.members.spec import MemberSpec
 from zoo_ray.members.training import Misfit, Training, TrainingSet, steps_one_by_one
 from zoo_ray.networks import build_network
@@ -94,10 +94,10 @@ def fit(
             if not spec.recipe.trunk:
                 needed = needed_memory(spec, tasks, alive=wait)
             # CUDA lets nobody draw while somebody captures a graph.
-            held.enter_context(room(needed, device=device, alone=draws(spec), alive=wait))
+            held.enter_context(room(needed, device=device, alone=is_random(spec), alive=wait))
             held.enter_context(_own_stream(device))
         network = _new_network(spec, tasks, alive=wait)
-        if draws(spec):
+        if is_random(spec):
             held.enter_context(own_generators(gpus, alive=wait))
         # In a function of its own, so that all that it took is free when the room is.
         return _fit(network, spec, tasks, device=device, resume=resume, tell=tell, save=save)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, normalise
-from zoo_ray.members.predict import draws, input_dtype
+from zoo_ray.members.predict import input_dtype, is_random
 from zoo_ray.members.training import BATCHES_AT_ONCE, Batch, Training, TrainingSet, learning_rate
 
 log = logging.getLogger("zoo_ray")
@@ -30,7 +30,7 @@ _COLUMNS = 6  # of a sample's choices: its row, top, left, flip, head, target
 def can_graph(training: Training) -> bool:
     """Whether a training's steps may be captured: on a GPU, of a network of ours that draws
     nothing (graphs share what CUDA draws from)."""
-    return training.device.type == "cuda" and not draws(training.spec)
+    return training.device.type == "cuda" and not is_random(training.spec)
 
 
 class GraphedSteps:

@@ -25,7 +25,8 @@ _USABLE = 0.9
 # The windows of a 3x3 convolution are nine of its input; beside them its input and its gradients.
 _AT_WORK = 12
 _CHOICES_BYTES = 2 * 6 * 8  # of a sample, in the epoch that is learnt and in the next one
-# A larger image is counted by its pixels: to try it would take a processor minutes.
+# A larger image is counted by its pixels: to try it would take a processor minutes. A much smaller
+# one is nothing to the small network.
 _TRIED_PIXELS = 64
 
 
@@ -163,7 +164,6 @@ def _footprint(spec: MemberSpec, tasks: Sequence[Task], alive: Callable[[], None
     key = (recipe.network, recipe.dropout, recipe.precision, height, width, channels, classes)
     if key in _footprints:
         return _footprints[key]
-    # At least what the small network takes.
     tried = (min(height, _TRIED_PIXELS), min(width, _TRIED_PIXELS))
     scale = height * width / (tried[0] * tried[1])
     narrow = 0.5 if recipe.precision == "bfloat16" else 1.0

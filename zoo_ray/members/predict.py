@@ -233,14 +233,14 @@ def _settings() -> Iterator[None]:
         deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
 
 
-def draws(spec: MemberSpec) -> bool:
+def is_random(spec: MemberSpec) -> bool:
     """Whether the network may draw from torch's generator when it is used."""
     return bool(spec.recipe.dropout or spec.recipe.trunk)
 
 
 def seed_draws(network: MultiHead, spec: MemberSpec, *place: str | int) -> None:
     """Make what the network draws a function of the place: a resumed fit draws the same."""
-    if not draws(spec):
+    if not is_random(spec):
         return
     # Not torch.manual_seed, which would seed every GPU.
     device = network.closed.device

@@ -25,7 +25,7 @@ _TELL_EVERY_S = 30.0
 
 
 class Live:
-    """Shows a run's progress on a console. Use it as a context manager."""
+    """Shows progress on a console. Use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from zoo_ray.store import KINDS
 from zoo_ray.store.records import NamedFolder, RunSummary
-from zoo_ray.store.upkeep import Findings, Garbage
+from zoo_ray.store.upkeep import Garbage, Verification
 
 
 def runs_table(
@@ -38,7 +38,7 @@ def runs_table(
     return Group(table, *(Text(problem, overflow="fold") for problem in problems))
 
 
-def findings_text(findings: Findings) -> str:
+def findings_text(findings: Verification) -> str:
     """What `verify` found: a line per problem, one for what to do, and the sum."""
     lines = [line for found in findings.problems for line in (found.problem, f"  {found.advice}")]
     read = f"{findings.members} members, {findings.runs} runs, {findings.checkpoints} checkpoints"

@@ -22,7 +22,7 @@ from obstore.store import GCSStore, S3Store
 from zoo_ray.address import CREDENTIALS, Address
 from zoo_ray.errors import UserError
 from zoo_ray.store.files import Change, Entry
-from zoo_ray.store.retry import PATIENCE_S, StoreFailed, Trouble, persist
+from zoo_ray.store.retry import StoreFailed, Trouble, persist
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -69,7 +69,7 @@ class ObjectFiles:
 
     def update(self, path: str, change: Change) -> bytes | None:
         """See `Files`."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self._patience_s
         while True:
             before, version = self._read(path)
             after = change(before)

@@ -55,6 +55,7 @@ TRIALS = "trials.parquet"
 TIMELINE = "timeline.parquet"
 
 R = TypeVar("R", RunRecord, SearchRecord)
+T = TypeVar("T")
 
 log = logging.getLogger("zoo_ray")
 
@@ -384,16 +385,18 @@ class Store:
         Raises:
             UserError: it cannot be read.
         """
-        path = f"{run_folder(name)}/{file}"
+        advice = "the command that grew the run writes it anew"
+        return self._read_as(_run_table, f"{run_folder(name)}/{file}", advice=advice)
+
+    def _read_as(self, parse: Callable[[bytes], T], path: str, *, advice: str) -> T | None:
+        """What a file holds, or None if there is none; UserError if `parse` calls it corrupt."""
         document = self.files.read(path)
         if document is None:
             return None
         try:
-            return _run_table(document)
+            return parse(document)
         except CorruptPayload as error:
-            raise UserError(
-                f"{self.shown}/{path}: {error}; the command that grew the run writes it anew"
-            ) from None
+            raise UserError(f"{self.shown}/{path}: {error}; {advice}") from None
 
     # ---- searches
 
@@ -424,16 +427,7 @@ class Store:
             UserError: it cannot be read.
         """
         path = f"{search_folder(name)}/{TRIALS}"
-        document = self.files.read(path)
-        if document is None:
-            return None
-        try:
-            columns = table_from_bytes(document)
-        except CorruptPayload as error:
-            raise UserError(f"{self.shown}/{path}: {error}; remove it, or mend it") from None
-        if "digests" not in columns:
-            raise UserError(f"{self.shown}/{path}: not a search's table; remove it, or mend it")
-        return columns
+        return self._read_as(_trials_table, path, advice="remove it, or mend it")
 
     def read_trial_digests(self, name: str) -> set[str]:
         """Members that a search's table of trials names.
@@ -462,16 +456,8 @@ class Store:
         Raises:
             UserError: it cannot be read.
         """
-        path = f"{folder}/{WANTED}"
-        document = self.files.read(path)
-        if document is None:
-            return []
-        try:
-            return [str(digest) for digest in json.loads(document)["digests"]]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(
-                f"{self.shown}/{path}: not readable; remove it if the work is not under way"
-            ) from None
+        advice = "remove it if the work is not under way"
+        return self._read_as(_wanted, f"{folder}/{WANTED}", advice=advice) or []
 
     def write_timeline(self, folder: str, fits: Sequence[FitTime]) -> None:
         """Write when a session's members were fitted, in place of what was written of it before;
@@ -499,15 +485,8 @@ class Store:
             UserError: it cannot be read.
         """
         path = f"{folder}/{TIMELINE}"
-        document = self.files.read(path)
-        if document is None:
-            return []
-        try:
-            return timeline_from_bytes(document)
-        except CorruptPayload as error:
-            raise UserError(
-                f"{self.shown}/{path}: {error}; remove it: nothing else needs it"
-            ) from None
+        advice = "remove it: nothing else needs it"
+        return self._read_as(timeline_from_bytes, path, advice=advice) or []
 
     def write_file(self, folder: str, file: str, payload: bytes) -> str:
         """Write a file (as a report); returns its full path."""
@@ -622,6 +601,20 @@ def _run_table(document: bytes) -> dict[str, list[Any]]:
     if "episode" not in columns:
         raise CorruptPayload("not a table of a run")
     return columns
+
+
+def _trials_table(document: bytes) -> dict[str, list[Any]]:
+    columns = table_from_bytes(document)
+    if "digests" not in columns:
+        raise CorruptPayload("not a search's table")
+    return columns
+
+
+def _wanted(document: bytes) -> list[str]:
+    try:
+        return [str(digest) for digest in json.loads(document)["digests"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CorruptPayload("not readable") from None
 
 
 def _pointer_path(digest: str) -> str:

@@ -2,21 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import get_args, get_type_hints
 
 from zoo_ray.diary import Ending, FitTime
 from zoo_ray.store.payloads import CorruptPayload, table_from_bytes, table_to_bytes
 
-_KINDS: dict[str, type] = {
-    "session": str,
-    "workers": int,
-    "worker": int,
-    "begin": float,
-    "end": float,
-    "certain": bool,
-    "digest": str,
-    "ending": str,
+_KINDS = {
+    key: kind if isinstance(kind, type) else str for key, kind in get_type_hints(FitTime).items()
 }
+"""What an `Ending` is, too, is text."""
 
 
 def timeline_to_bytes(fits: Sequence[FitTime]) -> bytes:

@@ -40,7 +40,7 @@ class Problem(NamedTuple):
     advice: str
 
 
-class Findings(NamedTuple):
+class Verification(NamedTuple):
     """How many things `verify` looked at, and what is wrong."""
 
     members: int
@@ -66,7 +66,7 @@ def verify(
     *,
     repair: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> Findings:
+) -> Verification:
     """Hold every object of a store against its checksum, its name, and what refers to it.
 
     Args:
@@ -99,7 +99,7 @@ def verify(
         check(runs, lambda name: _check_run(store, name, sums))
         check(searches, lambda name: _check_search(store, name, sums))
         check(comparisons, lambda name: _check_comparison(store, name))
-    return Findings(len(members), len(runs), len(checkpoints), problems)
+    return Verification(len(members), len(runs), len(checkpoints), problems)
 
 
 def _check_member(

@@ -36,7 +36,7 @@ class Competition(NamedTuple):
 
     @property
     def asymmetry(self) -> float:
-        """Mean of |gain[i, j] - gain[j, i]|: how often what helps the one harms the other."""
+        """Mean of |gain[i, j] - gain[j, i]|: how much the two directions differ."""
         return float(np.nanmean(np.abs(self.gain - self.gain.T)))
 
 
