@@ -18,7 +18,15 @@ from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
-from zoo_ray.run import recorded_precision, task_records, versions, write_pictures
+from zoo_ray.run import (
+    another_name,
+    other_benchmark,
+    other_tasks,
+    recorded_precision,
+    task_records,
+    versions,
+    write_pictures,
+)
 from zoo_ray.search.config import DEFAULT_METRIC, SearchConfig, differences
 from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
 from zoo_ray.search.results import Findings, Row, findings, importance
@@ -358,13 +366,18 @@ def _record(
         if getattr(base, key) != getattr(config.base, key)
     ]
     if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
-        differing.append("base.benchmark (its tasks, or their images)")
+        longer = f"benchmark.tasks (were {len(there.tasks)}, are {len(now.tasks)})"
+        others = other_benchmark(there.search["base"], now.search["base"])
+        differing += [
+            f"base.{it}" for it in (other_tasks(there.tasks, now.tasks) or longer, *others)
+        ]
     if there.weights_source != now.weights_source and not differing:
         differing.append("zoo.weights (its file)")
     if differing:
         raise UserError(
             f"--name {name}: this search exists in store {store.shown} with another "
-            f"configuration: {'; '.join(differing)}; give another --name"
+            f"configuration: {'; '.join(differing)}; "
+            f"{another_name(name, config.base.store)}"
         )
     store.record_search(name, now)
 
