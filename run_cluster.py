@@ -19,7 +19,9 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from zoo_ray.config import RunConfig, read_config
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError, without_credentials
+from zoo_ray.lines import study_line
 from zoo_ray.published import FILES, FLAGS, read_published
 from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
@@ -132,7 +134,7 @@ def train(arguments: argparse.Namespace, people: Console) -> int:
     out = people if arguments.json else _console()
     out.print(result_table(result.growth, title=name))
     out.print(
-        f"{result.fitted} members fitted, {result.read} read from the store, "
+        f"{counted(result.fitted, 'member')} fitted, {result.read} read from the store, "
         f"in {result.wall_s:.1f} s\nfigure: {escape(result.figure)}",
         highlight=False,
         soft_wrap=True,
@@ -234,11 +236,10 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def _members_line(result: "ComparisonResult | CompetitionResult | SearchResult") -> str:
-    files = "\n".join(escape(file) for file in result.files)
-    return (
-        f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
-        f"store, the rest shared; in {result.wall_s:.1f} s\n{files}"
+    line = study_line(
+        asked=result.asked, fitted=result.fitted, read=result.read, wall_s=result.wall_s
     )
+    return "\n".join([line, *map(escape, result.files)])
 
 
 def predict(arguments: argparse.Namespace, people: Console) -> int:
@@ -250,7 +251,7 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
     run = StoredRun(_store(arguments), arguments.run)
     task = run.tasks[run.task(arguments.task)]
     loose = read_loose(arguments.images, shape=task.image_shape, scale=arguments.scale)
-    with people.status(f"{len(loose.names)} images"):
+    with people.status(counted(len(loose.names), "image")):
         probabilities = run.predict(images=loose.images, task=arguments.task)
     if arguments.out is not None:
         predictions_file(arguments.out, loose.names, task.classes, probabilities)
@@ -344,12 +345,12 @@ def rm(arguments: argparse.Namespace, people: Console) -> int:
 
     store = _store(arguments)
     removed = remove_stored(store, arguments.run, kind=arguments.kind)
-    runs = f" and its {len(removed.runs)} runs" if removed.runs else ""
+    runs = f" and its {counted(len(removed.runs), 'run')}" if removed.runs else ""
     _show(
         arguments,
         people,
-        f"{removed.kind} {escape(arguments.run)}{runs}: {removed.files} files removed; gc finds "
-        "members that nobody needs",
+        f"{removed.kind} {escape(arguments.run)}{runs}: {counted(removed.files, 'file')} removed; "
+        "gc finds members that nobody needs",
     )
     _show_json(arguments, store=store.address, run=arguments.run, **removed._asdict())
     return 0

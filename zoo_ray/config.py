@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from zoo_ray.address import is_remote, parse_address
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.keys import unit_intervals
 from zoo_ray.networks import parse_wide_resnet
@@ -172,7 +173,8 @@ class BenchmarkConfig(Section):
         for key, values in (("rotate", self.rotate), ("permute", self.permute)):
             if values is not None and len(values) != len(self.tasks):
                 raise ValueError(
-                    f"{key} has {len(values)} values, for {len(self.tasks)} tasks; give one each"
+                    f"{key} has {counted(len(values), 'value')}, for "
+                    f"{counted(len(self.tasks), 'task')}; give one each"
                 )
         return self
 
@@ -614,7 +616,7 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     problem = problems[0]
     key = _key_of(problem)
     others = {_key_of(other) for other in problems} - {key}
-    more = f" (and {len(others)} more problems)" if others else ""
+    more = f" (and {counted(len(others), 'more problem')})" if others else ""
     fields = _fields_at(model, key[:-1])
     name = ".".join(str(part) for part in key) or "configuration"
     if problem["type"] == "extra_forbidden":

@@ -160,7 +160,8 @@ def search(
     store.write_trials(name, _columns(rows, config, found, test_accuracy=None))
     problems = [trial.problem for trial in trials.all if trial.problem is not None]
     if len(problems) == len(trials.all):
-        raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
+        several = f"all {len(problems)} trials failed; the first"
+        raise UserError(f"{several if len(problems) > 1 else 'the trial failed'}: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
     zoos = _zoos(found.best, config, plan, store, tally=tally) if found else []
     test_accuracy = None
