@@ -149,7 +149,8 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import search_table
     from zoo_ray.search.config import read_search
-    from zoo_ray.tuning import search
+    from zoo_ray.store import Store
+    from zoo_ray.tuning import search, train_words
 
     config = read_search(arguments.config, overrides=_overrides(arguments, base="base."))
     name = _name(arguments)
@@ -170,13 +171,12 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
         )
     )
     test = result.test_accuracy
+    final = _to_type(*train_words(Store(config.base.store), name, "final"))
     out.print(
-        (
-            "no trial was complete: give the search more hours\n"
-            if test is None
-            else f"test accuracy of the best: {100 * test:.2f}%\n"
-        )
-        + _members_line(result),
+        f"no trial was complete: give the search more hours\n{_members_line(result)}"
+        if test is None
+        else f"test accuracy of the best: {100 * test:.2f}%\n{_members_line(result)}\n"
+        f"to grow it on all training samples: {escape(final)}",
         highlight=False,
         soft_wrap=True,
     )

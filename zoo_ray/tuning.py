@@ -1,6 +1,7 @@
 """A search: from its configuration to trials, the best of them, and their record in the store."""
 
 import contextlib
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from zoo_ray.address import is_remote
 from zoo_ray.benchmarks import Source
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
@@ -435,6 +437,14 @@ def _one_type(values: list[Any]) -> list[Any]:
     return [float(v) for v in values] if kinds == {int, float} else [str(v) for v in values]
 
 
+def train_words(store: Store, name: str, kind: str) -> list[str]:
+    """The words of the command that grows a search's `best` or `final`."""
+    file = f"{kind}.yaml"
+    if not is_remote(store.address):  # what is in a bucket must be fetched first
+        file = f"{store.shown}/{search_folder(name)}/{file}"
+    return ["train", file, "--name", f"{name}.{kind}"]
+
+
 def _write_results(
     config: SearchConfig,
     plan: Plan,
@@ -454,17 +464,19 @@ def _write_results(
     best = found.best
     best_plan = _plans(best.values, config, plan)[0]
     written = []
-    for file, validation, comment in (
-        ("best.yaml", None, "its members are in the store: train reads them"),
-        ("final.yaml", 0.0, "fitted on all training samples, the validation part among them"),
+    for kind, validation, comment in (
+        ("best", None, "its members are in the store: train reads them"),
+        ("final", 0.0, "fitted on all training samples, the validation part among them"),
     ):
         run = best_plan.config.model_dump(mode="json")
         run["recipe"]["precision"] = best_plan.recipe.precision
         if validation is not None:
             run["benchmark"]["validation"] = validation
         text = f"# The best of search {name} (trial {best.trial}); {comment}.\n"
+        # By the file's name alone, another search's best would be another run of the same name.
+        text += f"# {shlex.join(['python', 'run_cluster.py', *train_words(store, name, kind)])}\n"
         text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
-        written.append(store.write_file(folder, file, text.encode()))
+        written.append(store.write_file(folder, f"{kind}.yaml", text.encode()))
     drawings = search_drawings(rows, found, weight, metric=config.metric)
     written += write_pictures(drawings, store, folder, of=name)
     return [f"{store.shown}/{folder}/trials.parquet", *written]

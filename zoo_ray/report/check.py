@@ -30,7 +30,9 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
     about = "" if samples.exact else "about "
     workers, offer = plan.workers, plan.offer
     configuration = plan.config.model_dump(mode="json") | {"recipe": plan.recipe.to_dict()}
-    shown = yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=78)
+    shown = yaml.safe_dump(
+        configuration, sort_keys=False, default_flow_style=None, allow_unicode=True, width=78
+    )
     text = Group(
         Text(f"# recipe is shown as it was resolved: this is no input file\n{shown}"),
         task_table(
