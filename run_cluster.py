@@ -649,7 +649,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     checker.set_defaults(command=check)
     predictor = commands.add_parser(
-        "predict", parents=[output], help="ask a grown zoo what images show"
+        "predict",
+        parents=[output],
+        help="ask a grown zoo what images show",
+        description="Ask a grown zoo what images show. Images are not turned or permuted: give "
+        "those of a task with benchmark.rotate or permute as its network has seen them.",
     )
     predictor.add_argument("run", metavar="RUN")
     predictor.add_argument(
