@@ -58,9 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
     again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
+    stopped = "stopped; to go on"
+    if arguments.command is logs:
+        stopped = "the job goes on; to see it again"
     try:
         with (
-            clean_stops(farewell=f"stopped; to go on: {again}"),
+            clean_stops(farewell=f"{stopped}: {again}"),
             contextlib.redirect_stdout(cast(TextIO, stdout)),
         ):
             result: int = arguments.command(arguments, people)
