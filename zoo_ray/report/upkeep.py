@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from zoo_ray.counts import counted
-from zoo_ray.store import KINDS
 from zoo_ray.store.records import NamedFolder, RunSummary
 from zoo_ray.store.upkeep import Findings, Garbage
 
@@ -31,9 +30,9 @@ def runs_table(
             episodes = f"{run.episodes} of {of}"
             cells = [escape(dataset), episodes, str(run.members)]
         table.add_row(escape(run.name), *cells, decimal(run.size_bytes), _minute(run.modified))
-    for kind, folders in others.items():
+    for folders in others.values():
         for it in folders:
-            what = f"{escape(it.name)} [dim]({KINDS[kind]})[/dim]"
+            what = f"{escape(it.name)} [dim]({it.what})[/dim]"
             table.add_row(what, "", "", "", decimal(it.size_bytes), _minute(it.modified))
     problems = [f"{run.name}: {run.problem}" for run in runs if run.problem]
     return Group(table, *(Text(problem, overflow="fold") for problem in problems))
