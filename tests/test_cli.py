@@ -115,7 +115,7 @@ def test_check_shows_the_plan_and_writes_nothing(config_file, tmp_path, capfd):
         ("recipe.lr=.nan", "recipe.lr = nan"),
         ("benchmark.tasks=[[0, 1], [2, 77]]", "class 77"),
         ("benchmark.tasks=[[0, 1], [2, 2]]", "names class 2 twice"),
-        ("benchmark.tasks=[[0, 1], []]", "benchmark.tasks.1 = []"),
+        ("benchmark.tasks=[[0, 1], []]", "benchmark.tasks (task 2) = []"),
         ("benchmark.dataset=nonesuch", "no such data set; allowed are digits"),
         ("benchmark.dataset=parquet:/no/such/folder", "/no/such/folder"),
         ("benchmark.dataset=arrays", "they are given in Python"),
