@@ -19,7 +19,9 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from zoo_ray.config import RunConfig, read_config
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError, without_credentials
+from zoo_ray.lines import study_line
 from zoo_ray.published import FILES, FLAGS, read_published
 from zoo_ray.rules import Mode
 from zoo_ray.stops import clean_stops
@@ -56,9 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
     again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
+    stopped = "stopped; to go on"
+    if arguments.command is logs:
+        stopped = "the job goes on; to see it again"
     try:
         with (
-            clean_stops(farewell=f"stopped; to go on: {again}"),
+            clean_stops(farewell=f"{stopped}: {again}"),
             contextlib.redirect_stdout(cast(TextIO, stdout)),
         ):
             result: int = arguments.command(arguments, people)
@@ -132,7 +137,7 @@ def train(arguments: argparse.Namespace, people: Console) -> int:
     out = people if arguments.json else _console()
     out.print(result_table(result.growth, title=name))
     out.print(
-        f"{result.fitted} members fitted, {result.read} read from the store, "
+        f"{counted(result.fitted, 'member')} fitted, {result.read} read from the store, "
         f"in {result.wall_s:.1f} s\nfigure: {escape(result.figure)}",
         highlight=False,
         soft_wrap=True,
@@ -147,7 +152,8 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
     from zoo_ray.report.live import Live
     from zoo_ray.report.tables import search_table
     from zoo_ray.search.config import read_search
-    from zoo_ray.tuning import search
+    from zoo_ray.store import Store
+    from zoo_ray.tuning import search, train_words
 
     config = read_search(arguments.config, overrides=_overrides(arguments, base="base."))
     name = _name(arguments)
@@ -168,13 +174,12 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
         )
     )
     test = result.test_accuracy
+    final = _to_type(*train_words(Store(config.base.store), name, "final"))
     out.print(
-        (
-            "no trial was complete: give the search more hours\n"
-            if test is None
-            else f"test accuracy of the best: {100 * test:.2f}%\n"
-        )
-        + _members_line(result),
+        f"no trial was complete: give the search more hours\n{_members_line(result)}"
+        if test is None
+        else f"test accuracy of the best: {100 * test:.2f}%\n{_members_line(result)}\n"
+        f"to grow it on all training samples: {escape(final)}",
         highlight=False,
         soft_wrap=True,
     )
@@ -234,11 +239,10 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def _members_line(result: "ComparisonResult | CompetitionResult | SearchResult") -> str:
-    files = "\n".join(escape(file) for file in result.files)
-    return (
-        f"{result.asked} members asked for: {result.fitted} fitted, {result.read} read from the "
-        f"store, the rest shared; in {result.wall_s:.1f} s\n{files}"
+    line = study_line(
+        asked=result.asked, fitted=result.fitted, read=result.read, wall_s=result.wall_s
     )
+    return "\n".join([line, *map(escape, result.files)])
 
 
 def predict(arguments: argparse.Namespace, people: Console) -> int:
@@ -250,7 +254,7 @@ def predict(arguments: argparse.Namespace, people: Console) -> int:
     run = StoredRun(_store(arguments), arguments.run, grown=False)
     task = run.tasks[run.task(arguments.task)]
     loose = read_loose(arguments.images, shape=task.image_shape, scale=arguments.scale)
-    with people.status(f"{len(loose.names)} images"):
+    with people.status(counted(len(loose.names), "image")):
         probabilities = run.predict(images=loose.images, task=arguments.task)
     if arguments.out is not None:
         predictions_file(arguments.out, loose.names, task.classes, probabilities)
@@ -344,12 +348,12 @@ def rm(arguments: argparse.Namespace, people: Console) -> int:
 
     store = _store(arguments)
     removed = remove_stored(store, arguments.run, kind=arguments.kind)
-    runs = f" and its {len(removed.runs)} runs" if removed.runs else ""
+    runs = f" and its {counted(len(removed.runs), 'run')}" if removed.runs else ""
     _show(
         arguments,
         people,
-        f"{removed.kind} {escape(arguments.run)}{runs}: {removed.files} files removed; gc finds "
-        "members that nobody needs",
+        f"{removed.kind} {escape(arguments.run)}{runs}: {counted(removed.files, 'file')} removed; "
+        "gc finds members that nobody needs",
     )
     _show_json(arguments, store=store.address, run=arguments.run, **removed._asdict())
     return 0
@@ -648,7 +652,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     checker.set_defaults(command=check)
     predictor = commands.add_parser(
-        "predict", parents=[output], help="ask a grown zoo what images show"
+        "predict",
+        parents=[output],
+        help="ask a grown zoo what images show",
+        description="Ask a grown zoo what images show. Images are not turned or permuted: give "
+        "those of a task with benchmark.rotate or permute as its network has seen them.",
     )
     predictor.add_argument("run", metavar="RUN")
     predictor.add_argument(

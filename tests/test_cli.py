@@ -115,7 +115,7 @@ def test_check_shows_the_plan_and_writes_nothing(config_file, tmp_path, capfd):
         ("recipe.lr=.nan", "recipe.lr = nan"),
         ("benchmark.tasks=[[0, 1], [2, 77]]", "class 77"),
         ("benchmark.tasks=[[0, 1], [2, 2]]", "names class 2 twice"),
-        ("benchmark.tasks=[[0, 1], []]", "benchmark.tasks.1 = []"),
+        ("benchmark.tasks=[[0, 1], []]", "benchmark.tasks (task 2) = []"),
         ("benchmark.dataset=nonesuch", "no such data set; allowed are digits"),
         ("benchmark.dataset=parquet:/no/such/folder", "/no/such/folder"),
         ("benchmark.dataset=arrays", "they are given in Python"),
@@ -331,9 +331,9 @@ def test_a_store_that_cannot_be_written(config_file, refused, tmp_path, command)
         assert f"error: store {store}: cannot write members (Not a directory); give a" in said
 
 
-def test_check_cuts_no_value_in_two(config_file, tmp_path, capfd, monkeypatch):
+def test_check_shows_values_whole_and_in_any_script(config_file, tmp_path, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    store = str(tmp_path / ("x" * 120))
+    store = str(tmp_path / "été" / ("x" * 120))
     assert run_cluster.main(["check", config_file(), "--store", store]) == 0
     out, _ = capfd.readouterr()
     assert store in out

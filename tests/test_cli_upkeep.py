@@ -112,6 +112,8 @@ def test_searches_and_comparisons_are_listed_too(study, said):
     assert [it["name"] for it in result["comparisons"]] == ["study"]
     assert [(it["kind"], it["name"]) for it in result["searches"]] == [("searches", "lr")]
     assert "study (comparison)" in err
+    study.write_file("comparisons/pairs", "competition.json", b"{}")
+    assert "pairs (competition study)" in said("runs", study.address)[2]
 
 
 def test_a_comparison_is_removed_with_the_runs_that_are_its_own(study, said, capfd):

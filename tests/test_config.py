@@ -187,7 +187,12 @@ WRONG_VALUES = [
     ("benchmark.tasks", "[[]]", "[]"),
     ("benchmark.tasks", "[0, 1]", "0"),
     ("benchmark.tasks", "[[0, -1]]", "-1"),
-    ("benchmark.tasks", "[[0, true]]", "True"),
+    ("benchmark.tasks", "[[0, true]]", "(task 1, class 2) = True: a class is"),
+    ("benchmark.tasks", "[[0], [a, null], [no]]", "(task 2, class 2) = None: a class is"),
+    ("benchmark.tasks", "[[0], [null], [no]]", "in quotes where YAML takes it for something else"),
+    ("benchmark.tasks", "[[0], [null], [no]]", "(and 1 more problem)"),
+    ("benchmark.rotate", "[0, 400]", "(item 2) = 400"),
+    ("benchmark.1", "2", "1 = 1: Keys should be strings"),
     ("benchmark.tasks", "[[0, 1.0]]", "1.0"),
     ("benchmark.tasks", "[[0, 1.5]]", "1.5"),
     ("benchmark.tasks", "[[0, 1], [2, 2]]", "task 2 names class 2 twice"),
@@ -232,7 +237,7 @@ def test_a_wrong_value_is_named_with_file_and_key(read, tmp_path, key, value, sh
     message = problem(read, "\n".join(lines))
     assert message.startswith(str(tmp_path / "run.yaml"))
     unknown = f"unknown key {section if section == 'recipes' else key};"
-    assert unknown in message or re.search(rf" {key}(\.\d+)* = ", message)
+    assert unknown in message or re.search(rf" {key}( \([^)]*\))? = ", message)
     assert shown in message
 
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {
         "zoo_ray",
+        "zoo_ray.counts",
         "zoo_ray.diary",
         "zoo_ray.errors",
         "zoo_ray.keys",

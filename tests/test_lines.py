@@ -4,7 +4,14 @@ import time
 
 import pytest
 
-from zoo_ray.lines import Line, comparison_line, last_line, run_line, search_line
+from zoo_ray.lines import (
+    Line,
+    comparison_line,
+    last_line,
+    run_line,
+    search_line,
+    study_line,
+)
 from zoo_ray.progress import Progress, SearchProgress, Speculative
 
 
@@ -59,6 +66,17 @@ def test_whether_a_run_waits_for_workers_is_said():
 
 def test_of_what_was_all_read_the_result_is_told():
     assert last_line("| a table |\naverage accuracy   99.15%\n") == Line("all read", "99.15")
+
+
+def test_zoos_grown_together_are_no_more_on_their_way():
+    progress = "0 of at most 1200 members, 30 waiting"
+    end = study_line(asked=1200, fitted=12, read=8, wall_s=30.2)
+    assert last_line(f"{progress}\n| a table |\n{end}\na/file.json\n") == Line(
+        "1,200 members asked for"
+    )
+    best = "test accuracy of the best: 98.52%"
+    log = f"3 of 12 trials, 20 members  best 97.0%\n| a table |\n{best}\n{end}\na/file.json\n"
+    assert last_line(log) == Line("1,200 members asked for", "98.52")
 
 
 @pytest.mark.parametrize("log", ["", "nothing yet\n", "said: episode 3/5 of the series\n"])

@@ -100,6 +100,13 @@ def test_slips_get_one_line(store):
             getattr(zoo_ray, call)(3)
     with pytest.raises(UserError, match="no comparison, search or competition study 'nobody'"):
         zoo_ray.open_study(store, "nobody")
+    with pytest.raises(UserError, match="no run 'nobody'"):
+        zoo_ray.open(store, "nobody")
+    # What the other function reads.
+    with pytest.raises(UserError, match=r"'competition' is no run; zoo_ray\.open_study reads"):
+        zoo_ray.open(store, "competition")
+    with pytest.raises(UserError, match=r"'competition.pairs.3' is a run; zoo_ray\.open reads"):
+        zoo_ray.open_study(store, "competition.pairs.3")
 
 
 def test_odd_arguments_get_one_line(store):

@@ -104,10 +104,16 @@ def test_another_store_gives_the_same_zoo(run_config, tmp_path):
         ({"zoo": {"seed": 1}}, ["zoo.seed"]),
         ({"zoo": {"mode": "uniform"}}, ["zoo.mode"]),
         ({"recipe": {"batch": 4}, "zoo": {"seed": 1}}, ["recipe.batch", "zoo.seed"]),
-        ({"benchmark": {"tasks": [[0, 1], [2, 4], [4, 5, 0]]}}, ["benchmark"]),
-        ({"benchmark": {"tasks": [[1, 0], [2, 3], [4, 5, 0]]}}, ["benchmark"]),
-        ({"benchmark": {"tasks": [[0, 1], [2, 3]]}}, ["benchmark"]),
-        ({"benchmark": {"validation": 0.1}}, ["benchmark"]),
+        # `auto` crops where there are several epochs: no key that people write is called crop.
+        ({"recipe": {"epochs": 2}}, ["recipe.epochs (was 1", "recipe.augment (was False, is True"]),
+        ({"benchmark": {"tasks": [[0, 1], [2, 4], [4, 5, 0]]}}, ["task 2 was '2, 3', is '2, 4'"]),
+        ({"benchmark": {"tasks": [[1, 0], [2, 3], [4, 5, 0]]}}, ["task 1 was '0, 1', is '1, 0'"]),
+        ({"benchmark": {"tasks": [[0, 1], [2, 3]]}}, ["benchmark.tasks (were 3, are the first 2"]),
+        ({"benchmark": {"order_seed": 0}}, ["another order", "benchmark.order_seed (was None, is"]),
+        (
+            {"benchmark": {"validation": 0.1}},
+            ["task 1, '0, 1', has other images", "benchmark.validation (was 0.0, is 0.1)"],
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
@@ -115,7 +121,8 @@ def test_the_same_name_with_another_configuration_is_refused(run_config, section
     first = grow(run_config(), name="run")
     record = (run_folder(first) / "run.json").read_bytes()
     message = refusal(run_config(**sections), name="run")
-    assert all(key in message for key in [*named, "--name"])
+    assert all(key in message for key in [*named, "--name", f"rm run --store {first.store}"])
+    assert "crop" not in message.replace("auto crops", "")
     assert (run_folder(first) / "run.json").read_bytes() == record
 
 

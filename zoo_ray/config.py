@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from zoo_ray.address import is_remote, parse_address
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.keys import unit_intervals
 from zoo_ray.networks import parse_wide_resnet
@@ -66,6 +67,18 @@ class Section(BaseModel):
 
 ClassNumber = Annotated[int, Field(ge=0, le=1_000_000, strict=True)]
 ClassName = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
+def _names_a_class(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(
+            "a class is a number from 0 or a name, which goes in quotes where YAML takes it for "
+            "something else, as 'null' or 'no'"
+        )
+    return value
+
+
+Class = Annotated[ClassNumber | ClassName, BeforeValidator(_names_a_class)]
 _WARPED = {"rotated_mnist": ("rotate", 10, 360), "permuted_mnist": ("permute", 1, 10**6)}
 
 
@@ -88,7 +101,7 @@ class BenchmarkConfig(Section):
     `folder:PATH` (image files, a folder for each class), `npz:PATH` (a file of numpy arrays),
     `parquet:PATH` or `idx:PATH`, where a path may be an address as of `store`; `arrays`: those
     given in Python."""
-    tasks: list[Annotated[list[ClassNumber | ClassName], Field(min_length=1)]] = Field(min_length=1)
+    tasks: list[Annotated[list[Class], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     order_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
     """Decides a random order in which they arrive instead, another one for a longer list; null: as
@@ -172,7 +185,8 @@ class BenchmarkConfig(Section):
         for key, values in (("rotate", self.rotate), ("permute", self.permute)):
             if values is not None and len(values) != len(self.tasks):
                 raise ValueError(
-                    f"{key} has {len(values)} values, for {len(self.tasks)} tasks; give one each"
+                    f"{key} has {counted(len(values), 'value')}, for "
+                    f"{counted(len(self.tasks), 'task')}; give one each"
                 )
         return self
 
@@ -614,9 +628,10 @@ def _describe(error: ValidationError, model: type[BaseModel]) -> str:
     problem = problems[0]
     key = _key_of(problem)
     others = {_key_of(other) for other in problems} - {key}
-    more = f" (and {len(others)} more problems)" if others else ""
+    more = f" (and {counted(len(others), 'more problem')})" if others else ""
     fields = _fields_at(model, key[:-1])
-    name = ".".join(str(part) for part in key) or "configuration"
+    is_of_a_key = problem["type"] == "invalid_key"
+    name = ".".join(map(str, key)) if is_of_a_key else _shown_key(key)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {name}; allowed here: {', '.join(fields)}{more}"
     if problem["type"] == "missing":
@@ -651,6 +666,16 @@ def _key_of(problem: Any) -> tuple[str | int, ...]:
     if _is_key(last) or problem["type"] == "extra_forbidden":
         known.append(last)
     return tuple(part for part in known if part not in _UNION_TAGS)
+
+
+def _shown_key(key: tuple[str | int, ...]) -> str:
+    """`benchmark.tasks (task 2, class 1)`: positions as people count them."""
+    words = [part for part in key if isinstance(part, str)]
+    places = [part + 1 for part in key if isinstance(part, int)]
+    name = ".".join(words) or "configuration"
+    kinds = ("task", "class") if words[-1:] == ["tasks"] else ("item",) * len(places)
+    where = ", ".join(f"{kind} {place}" for kind, place in zip(kinds, places, strict=False))
+    return f"{name} ({where})" if where else name
 
 
 def _is_key(part: str | int) -> bool:

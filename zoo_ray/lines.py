@@ -5,6 +5,7 @@ import time
 from datetime import timedelta
 from typing import NamedTuple
 
+from zoo_ray.counts import counted
 from zoo_ray.progress import Progress, SearchProgress
 
 # Earlier, one fit's first seconds would stand for all.
@@ -13,7 +14,10 @@ _LINE = re.compile(
     r"(?P<done>episode \d+/\d+|\d+ of \d+ trials|\d+ of at most \d+ members)\b.*?"
     r"(?:  (?:accuracy|best) (?P<accuracy>[\d.]+)%)?(?:  left (?P<left>[^ ].*))?"
 )
-_RESULT = re.compile(r"average accuracy +(?P<accuracy>[\d.]+)%")
+_RESULT = re.compile(
+    r"average accuracy +(?P<accuracy>[\d.]+)%|test accuracy of the best: (?P<best>[\d.]+)%"
+)
+_ENDED = re.compile(r"(?P<done>[\d,]+ members? asked for): .*")
 
 
 class Line(NamedTuple):
@@ -78,15 +82,26 @@ def comparison_status(progress: SearchProgress, *, asked: int) -> str:
     return f"{progress.members_done} of at most {asked} members, {progress.waiting} waiting"
 
 
+def study_line(*, asked: int, fitted: int, read: int, wall_s: float) -> str:
+    """The line about zoos that were grown together, when they are."""
+    return (
+        f"{counted(asked, 'member')} asked for: {fitted} fitted, {read} read from the store, the "
+        f"rest shared; in {wall_s:.1f} s"
+    )
+
+
 def last_line(log: str) -> Line | None:
     """What the last of such lines in a log says, or the result where there are none: all was read
     from the store."""
     lines = [line.strip() for line in reversed(log.splitlines())]
+    results = filter(None, map(_RESULT.fullmatch, lines))
+    result = next((found["accuracy"] or found["best"] for found in results), None)
     for line in lines:
+        if found := _ENDED.fullmatch(line):  # with progress from before the end above it
+            return Line(found["done"], result)
         if found := _LINE.fullmatch(line):
             return Line(found["done"], found["accuracy"], found["left"])
-    results = filter(None, map(_RESULT.fullmatch, lines))
-    return next((Line("all read", found["accuracy"]) for found in results), None)
+    return None if result is None else Line("all read", result)
 
 
 def _left(share: float, *, since: float | None) -> str:

@@ -17,7 +17,7 @@ from zoo_ray.progress import Progress, SearchProgress
 from zoo_ray.rules import Mode
 from zoo_ray.search.config import SearchConfig, read_search
 from zoo_ray.search.trials import Trials
-from zoo_ray.store import Store
+from zoo_ray.store import Store, comparison_folder, search_folder
 from zoo_ray.stored import StoredRun
 from zoo_ray.stored_studies import (
     StoredComparison,
@@ -192,7 +192,13 @@ def open(store: str | Path, name: str) -> StoredRun:
     Raises:
         UserError: there is no such run, it has no episode yet, or it cannot be read.
     """
-    return StoredRun(Store(os.fspath(store)), name, grown=False)
+    opened = Store(os.fspath(store))
+    if opened.read_run(name) is None and _is_study(opened, name):
+        raise UserError(
+            f"store {opened.shown}: {name!r} is no run; zoo_ray.open_study reads what compare, "
+            "compete or tune recorded"
+        )
+    return StoredRun(opened, name, grown=False)
 
 
 def open_study(store: str | Path, name: str) -> Study:
@@ -208,6 +214,8 @@ def open_study(store: str | Path, name: str) -> Study:
     """
     opened = Store(os.fspath(store))
     studies = find_studies(opened, name)
+    if not studies and opened.read_run(name) is not None:
+        raise UserError(f"store {opened.shown}: {name!r} is a run; zoo_ray.open reads it")
     if not studies:
         raise UserError(
             f"store {opened.shown}: no comparison, search or competition study {name!r}; "
@@ -292,6 +300,11 @@ def _live() -> "Live":
     from zoo_ray.report.live import Live
 
     return Live(Console(stderr=True))
+
+
+def _is_study(store: Store, name: str) -> bool:
+    folders = (comparison_folder(name), search_folder(name))
+    return any(next(store.files.list(folder), None) for folder in folders)
 
 
 def _study(store: str, name: str, kind: type[S]) -> S:

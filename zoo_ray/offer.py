@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zoo_ray.config import WorkersConfig
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 
 # Each group has four processes of Ray's beside the entrypoint, of some hundred megabytes.
@@ -139,8 +140,8 @@ def plan_workers(
         )
         raise UserError(
             f"workers.{key} = {each:g}, for workers.count = {count}: {offer.where} has or can "
-            f"launch {most:g} {key.upper()[:-1]}s on {len(offer.nodes)} nodes, room for "
-            f"{room} such workers; ask for less, or for auto"
+            f"launch {counted(most, key.upper()[:-1])} on {counted(len(offer.nodes), 'node')}, "
+            f"room for {counted(room, 'such worker')}; ask for less, or for auto"
         )
     if config.fits != "auto":
         fits = config.fits

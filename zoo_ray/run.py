@@ -2,15 +2,16 @@
 
 import contextlib
 import platform
+import shlex
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zoo_ray.benchmarks import Source
-from zoo_ray.config import RunConfig, ZooConfig
+from zoo_ray.config import RunConfig, ZooConfig, shown
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS, Precision
 from zoo_ray.own_code import find_own, is_own
@@ -316,36 +317,78 @@ def recorded_precision(
     return precision if precision in ("float32", "bfloat16") else None
 
 
+# What `auto` leaves open is resolved: people write other keys.
+_RESOLVED = {
+    "crop": ("augment", "; auto crops unless recipe.epochs is 1"),
+    "flip": ("flip", "; auto flips colour images, and nothing is flipped without recipe.augment"),
+}
+
+
 def refuse_other_configuration(plan: Plan, record: RunRecord, *, name: str) -> None:
     """Raise UserError unless a plan is that of a recorded run, or of a longer stream: all else that
     decides members must be the same."""
     now = _run_record(plan)
     zoo_defaults = ZooConfig().model_dump(mode="json")  # of keys that are newer than the record
-    differing = [
-        f"{section}.{key} (was {before.get(key)!r}, is {value!r})"
-        if key != "trunk"
-        else "recipe.network (its file, or its arguments)"
-        for section, before, after in (
-            ("recipe", RECIPE_DEFAULTS | record.recipe, RECIPE_DEFAULTS | now.recipe),
-            ("zoo", zoo_defaults | record.zoo, now.zoo),
-        )
-        for key, value in after.items()
-        if before.get(key) != value
-    ]
+    differing = []
+    for section, before, after in (
+        ("recipe", RECIPE_DEFAULTS | record.recipe, RECIPE_DEFAULTS | now.recipe),
+        ("zoo", zoo_defaults | record.zoo, now.zoo),
+    ):
+        for key, value in after.items():
+            if before.get(key) == value:
+                continue
+            if key == "trunk":
+                differing.append("recipe.network (its file, or its arguments)")
+                continue
+            written, why = _RESOLVED.get(key, (key, ""))
+            differing.append(f"{section}.{written} (was {before.get(key)!r}, is {value!r}{why})")
     if not differing and record.weights_source != now.weights_source:
         differing.append("zoo.weights (its file)")
-    ours, theirs = ([task.digest for task in it.tasks] for it in (now, record))
-    if ours[: len(theirs)] != theirs and set(theirs) <= set(ours):
-        differing.append("benchmark (its tasks arrive in another order)")
-    elif ours[: len(theirs)] != theirs:
-        differing.append("benchmark (its tasks, or their images, are not those of the run)")
+    if others := other_tasks(record.tasks, now.tasks):
+        differing += [others, *other_benchmark(record.config, now.config)]
     elif len(now.tasks) > len(record.tasks) and not plan.rules.can_be_lengthened:
         differing.append("benchmark.tasks (only a stream that ends with its last task can grow)")
     if differing:
         raise UserError(
             f"--name {name}: this run exists in store {plan.config.store} with another "
-            f"configuration: {'; '.join(differing)}; give another --name"
+            f"configuration: {'; '.join(differing)}; {another_name(name, plan.config.store)}"
         )
+
+
+def other_tasks(before: Sequence[TaskRecord], now: Sequence[TaskRecord]) -> str | None:
+    """Where a stream departs from the recorded one, for people; None: it is that, or longer."""
+    theirs, ours = ([task.digest for task in tasks] for tasks in (before, now))
+    if ours[: len(theirs)] == theirs:
+        return None
+    if ours == theirs[: len(ours)]:
+        return f"benchmark.tasks (were {len(theirs)}, are the first {len(ours)} of them)"
+    if set(theirs) <= set(ours):
+        return "benchmark (its tasks arrive in another order)"
+    place, was, task = next(
+        (place, was, task)
+        for place, (was, task) in enumerate(zip(before, now, strict=False), start=1)
+        if was.digest != task.digest
+    )
+    if was.name != task.name:
+        return f"benchmark.tasks (task {place} was {was.name!r}, is {task.name!r})"
+    what = "other images or labels" if was.classes == task.classes else "other classes"
+    return f"benchmark (task {place}, {task.name!r}, has {what})"
+
+
+def other_benchmark(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Keys of `benchmark` beside `tasks` that two configurations differ in, for people."""
+    was = before.get("benchmark", {})
+    return [
+        f"benchmark.{key} (was {shown(was[key])}, is {shown(value)})"
+        for key, value in now["benchmark"].items()
+        if key != "tasks" and was.get(key, value) != value
+    ]
+
+
+def another_name(name: str, store: str) -> str:
+    """What to do where a name is another configuration's."""
+    remove = shlex.join(["rm", name, "--store", store])
+    return f"give another --name, or remove what has this one: {remove}"
 
 
 def write_results(growth: Growth, store: Store, *, name: str) -> bool:

@@ -1,6 +1,7 @@
 """A search: from its configuration to trials, the best of them, and their record in the store."""
 
 import contextlib
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from zoo_ray.address import is_remote
 from zoo_ray.benchmarks import Source
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
@@ -19,7 +21,15 @@ from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
-from zoo_ray.run import recorded_precision, task_records, versions, write_pictures
+from zoo_ray.run import (
+    another_name,
+    other_benchmark,
+    other_tasks,
+    recorded_precision,
+    task_records,
+    versions,
+    write_pictures,
+)
 from zoo_ray.search.config import DEFAULT_METRIC, SearchConfig, differences
 from zoo_ray.search.config import MEMBERS_PER_EPISODE as _M
 from zoo_ray.search.results import Findings, Row, findings, importance
@@ -163,7 +173,8 @@ def search(
     store.write_trials(name, _columns(rows, config, found, test_accuracy=None))
     problems = [trial.problem for trial in trials.all if trial.problem is not None]
     if len(problems) == len(trials.all):
-        raise UserError(f"all {len(problems)} trials failed; the first: {problems[0]}")
+        several = f"all {len(problems)} trials failed; the first"
+        raise UserError(f"{several if len(problems) > 1 else 'the trial failed'}: {problems[0]}")
     # The best is fixed now: its test parts may be scored.
     zoos: Sequence[Growth] = []
     test_accuracy = None
@@ -395,13 +406,18 @@ def _record(
         if getattr(base, key) != getattr(config.base, key)
     ]
     if [task.digest for task in there.tasks] != [task.digest for task in now.tasks]:
-        differing.append("base.benchmark (its tasks, or their images)")
+        longer = f"benchmark.tasks (were {len(there.tasks)}, are {len(now.tasks)})"
+        others = other_benchmark(there.search["base"], now.search["base"])
+        differing += [
+            f"base.{it}" for it in (other_tasks(there.tasks, now.tasks) or longer, *others)
+        ]
     if there.weights_source != now.weights_source and not differing:
         differing.append("zoo.weights (its file)")
     if differing:
         raise UserError(
             f"--name {name}: this search exists in store {store.shown} with another "
-            f"configuration: {'; '.join(differing)}; give another --name"
+            f"configuration: {'; '.join(differing)}; "
+            f"{another_name(name, config.base.store)}"
         )
     store.record_search(name, now)
 
@@ -458,6 +474,14 @@ def _one_type(values: list[Any]) -> list[Any]:
     return [float(v) for v in values] if kinds == {int, float} else [str(v) for v in values]
 
 
+def train_words(store: Store, name: str, kind: str) -> list[str]:
+    """The words of the command that grows a search's `best` or `final`."""
+    file = f"{kind}.yaml"
+    if not is_remote(store.address):  # what is in a bucket must be fetched first
+        file = f"{store.shown}/{search_folder(name)}/{file}"
+    return ["train", file, "--name", f"{name}.{kind}"]
+
+
 def _write_results(
     config: SearchConfig,
     plan: Plan,
@@ -477,17 +501,19 @@ def _write_results(
     best = found.best
     best_plan = _plans(best.values, config, plan)[0]
     written = []
-    for file, validation, comment in (
-        ("best.yaml", None, "its members are in the store: train reads them"),
-        ("final.yaml", 0.0, "fitted on all training samples, the validation part among them"),
+    for kind, validation, comment in (
+        ("best", None, "its members are in the store: train reads them"),
+        ("final", 0.0, "fitted on all training samples, the validation part among them"),
     ):
         run = best_plan.config.model_dump(mode="json")
         run["recipe"]["precision"] = best_plan.recipe.precision
         if validation is not None:
             run["benchmark"]["validation"] = validation
         text = f"# The best of search {name} (trial {best.trial}); {comment}.\n"
+        # By the file's name alone, another search's best would be another run of the same name.
+        text += f"# {shlex.join(['python', 'run_cluster.py', *train_words(store, name, kind)])}\n"
         text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
-        written.append(store.write_file(folder, file, text.encode()))
+        written.append(store.write_file(folder, f"{kind}.yaml", text.encode()))
     drawings = search_drawings(rows, found, weight, metric=config.metric)
     written += write_pictures(drawings, store, folder, of=name)
     return [f"{store.shown}/{folder}/trials.parquet", *written]

@@ -145,7 +145,7 @@ def test_lists_of_unequal_parts_are_no_arrays() -> None:
 
 
 def test_the_test_split_and_class_names_are_checked_too() -> None:
-    with pytest.raises(UserError, match="arrays: test: 6 images, but 1 labels"):
+    with pytest.raises(UserError, match="arrays: test: 6 images, but 1 label;"):
         arrays_source(train=TRAIN, test=(TEST[0], TEST[1][:1]))
     with pytest.raises(UserError, match="train labels: row 2 has label 2, allowed is 0 to 1"):
         arrays_source(train=TRAIN, test=TEST, class_names=["a", "b"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from test_idx import idx_bytes, write_idx
 
-from zoo_ray.benchmarks import load_stream
+from zoo_ray.benchmarks import arrays_source, load_stream
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.task import Task
@@ -157,6 +157,22 @@ def test_an_unknown_class(label: int) -> None:
         UserError, match=f"benchmark.tasks: task 2 names class {label}, but digits .* 0 to 9"
     ):
         digits([[0, 1], [2, label]])
+
+
+@pytest.mark.parametrize("label", [1, 7, 8])
+def test_a_number_that_may_stand_for_a_name(label: int) -> None:
+    names = ["01", "cat", "007", "010", *map(str, range(4, 9))]  # without quotes: 1, 7 and 8
+    source = arrays_source(
+        train=(np.zeros((18, 4, 4, 1), np.uint8), np.arange(18) % 9), class_names=names
+    )
+
+    def stream(labels: list[int | str]) -> list[Task]:
+        return load_stream(BenchmarkConfig(dataset="arrays", tasks=[labels]), source)
+
+    name = {1: "'01'", 7: "'007'", 8: "'010'"}[label]
+    with pytest.raises(UserError, match=f"task 1 names class {label}, and .* {name}, .* in quotes"):
+        stream([label])
+    assert stream(["01", 4])[0].classes == ("01", "4")
 
 
 def test_a_class_without_samples(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def test_a_run_waits_as_long_as_others_have_the_cluster(oracle, tmp_path, monkey
     threading.Timer(20, ray.kill, args=[others]).start()
     result = grow(quickstart(tmp_path), name="quickstart")
     assert result.growth.digest() == oracle.growth.digest()
-    assert "waiting for a worker with 1 CPUs: 0 of 2 CPUs are free" in caplog.text
+    assert "waiting for a worker with 1 CPU: 0 of 2 CPUs are free" in caplog.text
 
 
 @pytest.mark.slow

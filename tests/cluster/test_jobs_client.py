@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 
@@ -80,6 +81,17 @@ def test_a_job_is_found_and_stopped_without_its_log(dashboard, capsys):
     # What it says can be typed.
     assert capsys.readouterr().out.rstrip().endswith(" resume -- -lost")
     assert run_cluster._parser().parse_args(["resume", "--", "-lost"]).run == "-lost"
+
+
+def test_who_no_more_follows_a_job_has_not_stopped_it(dashboard, monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        run_cluster, "clean_stops", lambda farewell: said.append(farewell) or nullcontext()
+    )
+    for verb in ("logs", "status"):
+        assert run_cluster.main([verb, "sound", "--address", dashboard.url]) == 0
+    assert said[0].startswith("the job goes on; to see it again: python ")
+    assert said[1].startswith("stopped; to go on: python ")
 
 
 def test_names_are_quoted_in_commands_to_type(monkeypatch):

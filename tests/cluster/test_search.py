@@ -113,6 +113,9 @@ def test_trials_share_two_workers_and_their_members(write, tmp_path):
     trained = grow(read_config(tmp_path / "store/searches/pairs/best.yaml"), name="best")
     assert (trained.fitted, trained.growth.digest()) == (0, best.growth.digest())
     final = read_config(tmp_path / "store/searches/pairs/final.yaml")
+    # Every search has a file of this name.
+    text = (tmp_path / "store/searches/pairs/final.yaml").read_text()
+    assert text.splitlines()[1].endswith("/searches/pairs/final.yaml --name pairs.final")
     assert final.benchmark.validation == 0
     with pytest.raises(UserError, match=r"--name pairs: this search .* seeds \(was None, is \[7\]"):
         search(read_search(write(seeds=[7])), name="pairs")

@@ -93,7 +93,7 @@ def test_arguments_of_ones_own_network_may_be_searched(read):
         ({"space": {"recipe.lr": {"uniform": [2, 1]}}}, "first number must be less"),
         ({"space": {"recipe.lr": {"loguniform": [0, 1]}}}, "both numbers must be more than 0"),
         ({"space": {"recipe.lr": {"uniform": [0, 1]}}, "samples": 3}, "recipe.lr = 0.0: "),
-        ({"space": {"recipe.batch": {"randint": [1, 2.5]}}}, r"space.recipe.batch.randint.1 = 2.5"),
+        ({"space": {"recipe.batch": {"randint": [1, 2.5]}}}, r"batch.randint \(item 2\) = 2.5"),
         ({"space": {"recipe.lr": {"uniform": [0.1, 1]}}}, "space.recipe.lr has no end of values"),
         ({"space": {f"recipe.{k}": {"choice": [*range(1, 99)]} for k in ("lr", "l2", "batch")}},
          "941,192 combinations"),

@@ -101,6 +101,10 @@ def test_a_rule_that_does_not_take_guesses_is_not_asked_early(write_module):
     ("source", "said"),
     [
         ("def rule(losses): return losses", "unexpected keyword argument 'members'"),
+        (
+            "def rule(l, m): return l",
+            r"as rule\(losses=.*, members=.*keyword argument 'losses'",
+        ),
         ("def rule(losses, members): return losses[:1]", r"of shape \(1,\) for 5 tasks"),
         ("def rule(losses, members): return 1.0", r"gives 1.0 of shape \(\) for"),
         ("def rule(losses, members): return losses - losses", "not a positive finite number"),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.benchmarks.source import MAX_CLASSES, Source, Split, check_labels, numbered_classes
 from zoo_ray.benchmarks.unpickle import text
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
@@ -159,7 +160,8 @@ def _checked(
         )
     if len(images) != len(labels):
         raise UserError(
-            f"{where}: {len(images)} images, but {len(labels)} labels; give each image one"
+            f"{where}: {counted(len(images), 'image')}, but {counted(len(labels), 'label')}; give "
+            "each image one"
         )
     classes = MAX_CLASSES if names is None else len(names)
     return images, check_labels(labels, classes=classes, where=f"{where} labels")

@@ -7,6 +7,7 @@ import numpy as np
 
 from zoo_ray.benchmarks.source import Source, Split
 from zoo_ray.benchmarks.unpickle import load_pickle, text, value
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
@@ -100,7 +101,9 @@ def _read_batch(path: Path, label_key: str, classes: int) -> tuple[Images, Label
     if not (isinstance(labels, list) and all(type(label) is int for label in labels)):
         raise _not_a_batch(path, f"its {label_key!r} is no list of integers")
     if len(labels) != len(images):
-        raise _not_a_batch(path, f"{len(images)} images, but {len(labels)} labels")
+        raise _not_a_batch(
+            path, f"{counted(len(images), 'image')}, but {counted(len(labels), 'label')}"
+        )
     wrong = [label for label in labels if not 0 <= label < classes]
     if wrong:
         raise _not_a_batch(path, f"label {wrong[0]} is not among 0 to {classes - 1}")

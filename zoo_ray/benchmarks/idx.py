@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zoo_ray.benchmarks.source import Source, Split, check_labels, numbered_classes
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 
 _UNSIGNED_BYTE = 0x08
@@ -64,8 +65,8 @@ def _read_split(folder: Path, split: str) -> tuple[npt.NDArray[np.uint8], npt.ND
     labels = _read_array(labels_path, dimensions=1)
     if len(images) != len(labels):
         raise UserError(
-            f"{images_path}: {len(images)} images, but {len(labels)} labels in "
-            f"{labels_path.name}; fetch both files again"
+            f"{images_path}: {counted(len(images), 'image')}, but {counted(len(labels), 'label')} "
+            f"in {labels_path.name}; fetch both files again"
         )
     return images[..., np.newaxis], labels.astype(np.int64)
 

@@ -22,6 +22,7 @@ from zoo_ray.benchmarks.source import (
     check_labels,
     numbered_classes,
 )
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
@@ -128,8 +129,8 @@ def _check_complete(shards: Sequence[Path]) -> None:
     if present != [(number, promised) for number in range(promised)]:
         raise UserError(
             f"{shards[0].parent}: {shards[0].name} is one of {promised} shards, and the folder "
-            f"holds {len(shards)} files of this split, not just shards 0 to {promised - 1}; "
-            "fetch the missing ones, or remove those of another version"
+            f"holds {counted(len(shards), 'file')} of this split, not just shards 0 to "
+            f"{promised - 1}; fetch the missing ones, or remove those of another version"
         )
 
 

@@ -109,6 +109,13 @@ def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int
     found = []
     for label in config.tasks[position]:
         if isinstance(label, int):
+            for number, name in enumerate(source.class_names):
+                if number != label and label in _read_by_yaml(name):
+                    raise UserError(
+                        f"benchmark.tasks: task {position + 1} names class {label}, and a class of "
+                        f"{printable(config.dataset, limit=200)} is called {name!r}, which YAML "
+                        "takes for a number unless it is in quotes; give names, in quotes"
+                    )
             found.append(label)
             continue
         # A source names classes as they can be shown.
@@ -129,6 +136,14 @@ def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int
             f"({printable(source.class_names[twice])}) twice; once is enough"
         )
     return found
+
+
+def _read_by_yaml(name: str) -> tuple[int, ...]:
+    """The numbers that someone who means a class may have given for its name: 01, say, is octal."""
+    if not (name.isascii() and name.isdigit() and len(name) < 20):
+        return ()
+    is_octal = name[0] == "0" and not {"8", "9"} & {*name}
+    return (int(name), int(name, 8)) if is_octal else (int(name),)
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,6 +26,7 @@ from zoo_ray.cluster.autoscaler import launchable
 from zoo_ray.cluster.driver import Driver, RunDriver
 from zoo_ray.cluster.health import end_controllers
 from zoo_ray.cluster.job import DRIVER_AWAY_S, Job, RunJob
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.offer import Offer, room_on, split_over_nodes, usable_cpus
 from zoo_ray.own_code import is_installed
@@ -507,10 +508,10 @@ class _Waiting:
 
     def _line(self, offer: Offer) -> str:
         workers = self._workers
-        kinds = [("CPUs", workers.cpus, offer.cpus, 0), ("GPUs", workers.gpus, offer.gpus, 1)]
-        asked = " and ".join(f"{each:g} {kind}" for kind, each, _, _ in kinds if each)
+        kinds = [("CPU", workers.cpus, offer.cpus, 0), ("GPU", workers.gpus, offer.gpus, 1)]
+        asked = " and ".join(counted(each, kind) for kind, each, _, _ in kinds if each)
         free = " and ".join(
-            f"{left:g} of {sum(node[place] for node in offer.nodes):g} {kind}"
+            f"{left:g} of {sum(node[place] for node in offer.nodes):g} {kind}s"
             for kind, each, left, place in kinds
             if each
         )

@@ -7,6 +7,7 @@ import yaml
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from zoo_ray.counts import counted
 from zoo_ray.plan import Plan
 from zoo_ray.progress import training_samples
 from zoo_ray.report.tables import task_table
@@ -29,7 +30,9 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
     about = "" if samples.exact else "about "
     workers, offer = plan.workers, plan.offer
     configuration = plan.config.model_dump(mode="json") | {"recipe": plan.recipe.to_dict()}
-    shown = yaml.safe_dump(configuration, sort_keys=False, default_flow_style=None, width=78)
+    shown = yaml.safe_dump(
+        configuration, sort_keys=False, default_flow_style=None, allow_unicode=True, width=78
+    )
     text = Group(
         Text(f"# recipe is shown as it was resolved: this is no input file\n{shown}"),
         task_table(
@@ -44,12 +47,12 @@ def check_report(plan: Plan, *, store: Store) -> CheckReport:
         ),
         f"members: {plan.rules.members}; to fit them all takes {about}{images:,} training images "
         f"(epochs: {plan.recipe.epochs})",
-        f"in the store already: {in_store} of the {len(growth.wanted())} members whose tasks are "
-        "settled",
+        f"in the store already: {in_store} of {counted(len(growth.wanted()), 'member')} whose "
+        "tasks are settled",
         f"{offer.where}: {offer.cpus:g} of {offer.max_cpus:g} CPUs and "
         f"{offer.gpus:g} of {offer.max_gpus:g} GPUs are free",
-        f"workers: {workers.count}, each with {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, "
-        f"for {workers.fits} fits at once"
+        f"workers: {workers.count}, each with {counted(workers.cpus, 'CPU')} and "
+        f"{counted(workers.gpus, 'GPU')}, for {counted(workers.fits, 'fit')} at once"
         if workers.count
         else "workers: 0 (this process fits)",
     )

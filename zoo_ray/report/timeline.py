@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from zoo_ray.counts import counted
 from zoo_ray.diary import FitTime
 from zoo_ray.report.drawing import GRID, INK, MUTED, PAPER, Drawing, new_axes
 from zoo_ray.zoo.boosting import Floats
@@ -170,8 +171,8 @@ def timeline_drawing(
     return Drawing(
         name,
         "Time line of the workers",
-        f"{_count(line.workers, 'worker')}, {_count(len(line.fits), 'fit')}, "
-        f"{_duration(line.span)} in {_count(several, 'session')}. Of the workers' time: "
+        f"{counted(line.workers, 'worker')}, {counted(len(line.fits), 'fit')}, "
+        f"{_duration(line.span)} in {counted(several, 'session')}. Of the workers' time: "
         + ", ".join(
             f"{_percent(share)} {kind}"
             for kind, share in line.shares().items()
@@ -258,10 +259,6 @@ def _draw_areas(axes: Axes, line: Timeline, size: float) -> None:
     axes.set_ylim(0, line.workers)
     axes.set_ylabel("workers")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _percent(share: float) -> str:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from zoo_ray.store import KINDS
+from zoo_ray.counts import counted
 from zoo_ray.store.records import NamedFolder, RunSummary
 from zoo_ray.store.upkeep import Garbage, Verification
 
@@ -30,9 +30,9 @@ def runs_table(
             episodes = f"{run.episodes} of {of}"
             cells = [escape(dataset), episodes, str(run.members)]
         table.add_row(escape(run.name), *cells, decimal(run.size_bytes), _minute(run.modified))
-    for kind, folders in others.items():
+    for folders in others.values():
         for it in folders:
-            what = f"{escape(it.name)} [dim]({KINDS[kind]})[/dim]"
+            what = f"{escape(it.name)} [dim]({it.what})[/dim]"
             table.add_row(what, "", "", "", decimal(it.size_bytes), _minute(it.modified))
     problems = [f"{run.name}: {run.problem}" for run in runs if run.problem]
     return Group(table, *(Text(problem, overflow="fold") for problem in problems))
@@ -41,9 +41,10 @@ def runs_table(
 def findings_text(findings: Verification) -> str:
     """What `verify` found: a line per problem, one for what to do, and the sum."""
     lines = [line for found in findings.problems for line in (found.problem, f"  {found.advice}")]
-    read = f"{findings.members} members, {findings.runs} runs, {findings.checkpoints} checkpoints"
-    count = len(findings.problems)
-    return "\n".join([*lines, f"{read}: " + (f"{count} problems" if count else "all sound")])
+    kinds = ("members", "runs", "checkpoints")
+    read = ", ".join(counted(getattr(findings, kind), kind[:-1]) for kind in kinds)
+    found = counted(len(findings.problems), "problem") if findings.problems else "all sound"
+    return "\n".join([*lines, f"{read}: {found}"])
 
 
 def garbage_table(garbage: Sequence[Garbage], *, title: str, removed: bool) -> RenderableType:

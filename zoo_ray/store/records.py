@@ -77,12 +77,14 @@ class NamedFolder(NamedTuple):
         name: of it.
         size_bytes: of its files, members not counted.
         modified: when one of them was last written.
+        what: it is called, as `competition study`.
     """
 
     kind: str
     name: str
     size_bytes: int
     modified: datetime
+    what: str
 
 
 class RunSummary(NamedTuple):

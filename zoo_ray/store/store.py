@@ -18,7 +18,7 @@ from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint, Member
 from zoo_ray.members.spec import MemberSpec, digest_of
-from zoo_ray.store.files import FOLDERS
+from zoo_ray.store.files import FOLDERS, KINDS
 from zoo_ray.store.opening import open_files
 from zoo_ray.store.payloads import (
     FORMAT_VERSION,
@@ -275,10 +275,12 @@ class Store:
         for entry in self.files.list(kind):
             _, name, *below = entry.path.split("/")
             if below:
-                seen = found.get(name, NamedFolder(kind, name, 0, entry.modified))
+                seen = found.get(name, NamedFolder(kind, name, 0, entry.modified, KINDS[kind]))
+                is_study = below == ["competition.json"]
                 found[name] = seen._replace(
                     size_bytes=seen.size_bytes + entry.size_bytes,
                     modified=max(seen.modified, entry.modified),
+                    what="competition study" if is_study else seen.what,
                 )
         return [found[name] for name in sorted(found)]
 

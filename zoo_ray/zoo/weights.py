@@ -60,7 +60,8 @@ def _own_weights(rules: Rules, losses: Floats, members: Floats) -> Floats:
     rule = find_own(rules.weights, source=rules.weights_source or None).found
     if isfunction(rule):
         refuse_elsewhere(rules.weights, rule)
-    with their_errors(f"losses {losses[:3]}, members {members[:3]}"), np.errstate(all="ignore"):
+    called = f"called as rule(losses={losses[:3]}, members={members[:3]})"
+    with their_errors(called), np.errstate(all="ignore"):
         # Copies: what a rule changes, now or later, must not reach the zoo.
         given = rule(losses=losses.copy(), members=members.copy())
         weights = np.array(given, dtype=np.float64)
