@@ -197,7 +197,11 @@ def search_table(
     """Trials, best first, with what they cost, and which of them stand out."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for header in trial_header(keys, metric):
-        table.add_column(escape(header), justify="right" if header else "left", overflow="fold")
+        table.add_column(
+            escape(header.replace(" ", "\n")),  # on one line it would take the room of others
+            justify="right" if header else "left",
+            overflow="fold",
+        )
     ordered = best_first(rows, metric)
     front = found.front if found else []
     shown = ordered[:_MOST_ROWS]
@@ -216,8 +220,7 @@ def search_table(
 
 def trial_header(keys: Sequence[str], metric: str) -> list[str]:
     """What `trial_cells` are."""
-    names = [*(key.rpartition(".")[2] for key in keys), "members", "images"]
-    names.append(metric.removeprefix("validation_"))
+    names = [*(key.rpartition(".")[2] for key in keys), "members", "images", metric]
     return ["trial", *(name.replace("_", " ") for name in names), ""]
 
 
