@@ -63,7 +63,7 @@ def search_line(
 def search_status(progress: SearchProgress, *, ended: int, trials: int, best: float | None) -> str:
     """The same without the time left, which a progress bar has its own way to tell."""
     return f"{ended} of {trials} trials, {progress.members_done} members" + (
-        "" if best is None else f"  best validation {100 * best:.1f}%"
+        "" if best is None else f"  best validation {100 * best:z.1f}%"
     )
 
 

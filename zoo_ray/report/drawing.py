@@ -140,7 +140,7 @@ def label_ends(
         # The text is not in the line's colour, which may be hard to read by day or by night.
         for text, shift, colour in (
             ("●", 6, colours[i]),
-            (f"{labels[i]} · {values[i]:.1f}", 18, INK),
+            (f"{labels[i]} · {values[i]:z.1f}", 18, INK),
         ):
             axes.annotate(
                 text,

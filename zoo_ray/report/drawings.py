@@ -105,9 +105,9 @@ def transfer_drawing(
         return figure
 
     mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
-    words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+.2f} points"
+    words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+z.2f} points"
     if forward is not None:
-        words += f"; forward transfer, on average {forward.mean():+.2f} points"
+        words += f"; forward transfer, on average {forward.mean():+z.2f} points"
     return Drawing(
         "transfer",
         "Forward and backward transfer" if forward is not None else "Backward transfer",

@@ -98,11 +98,6 @@ def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     return text.getvalue().encode()
 
 
-def percent(value: float) -> str:
-    """A share in percent."""
-    return f"{100 * value:.2f}%"
-
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2430; --muted: #6b7280; --grid: #e5e7eb;
   --paper: #ffffff; --card: #f5f7fa; --shade: #1f24302e; }

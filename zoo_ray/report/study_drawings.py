@@ -116,7 +116,7 @@ def competition_drawing(
         shown[:count, count], shown[count, :count] = 100 * mean.helped, 100 * mean.helps
         most = float(np.nanmax(np.abs(shown))) or 1.0
         image = axes.imshow(shown, cmap="RdBu", vmin=-most, vmax=most)
-        write_numbers(axes, shown, form="{:+.1f}", dark=np.abs(shown) > 0.6 * most)
+        write_numbers(axes, shown, form="{:+z.1f}", dark=np.abs(shown) > 0.6 * most)
         names = [*short_names(tasks), "mean"]
         axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count + 1), names)
@@ -135,10 +135,10 @@ def competition_drawing(
         "What tasks do for each other",
         f"A heat map of the accuracy that {len(tasks)} tasks gain from each other{over}. There is "
         f"a gain in {100 * mean.positive_share:.0f}% of the cases, on average "
-        f"{100 * float(np.nanmean(gain)):+.2f} points; the two directions of a pair differ by "
+        f"{100 * float(np.nanmean(gain)):+z.2f} points; the two directions of a pair differ by "
         f"{100 * mean.asymmetry:.2f}. Most gains {tasks[best[0]]} from {tasks[best[1]]} "
-        f"({100 * gain[best]:+.2f}), least {tasks[worst[0]]} from {tasks[worst[1]]} "
-        f"({100 * gain[worst]:+.2f}).",
+        f"({100 * gain[best]:+z.2f}), least {tasks[worst[0]]} from {tasks[worst[1]]} "
+        f"({100 * gain[worst]:+z.2f}).",
         "A cell is the test accuracy on the row's task of a member fitted on it and on the "
         "column's, minus that of a member fitted on it alone, in percentage points. The last "
         "column is what a task gains on average, the last row what it gives.",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo_ray.outcomes import difference_text, spread_text
+from zoo_ray.outcomes import difference_text, percent, spread_text
 from zoo_ray.report.drawing import Drawing
 from zoo_ray.report.drawings import bands_drawing
 from zoo_ray.report.html import (
@@ -16,7 +16,6 @@ from zoo_ray.report.html import (
     csv_bytes,
     figure_section,
     numbers,
-    percent,
     spread_cells,
     table,
     timeline_section,
@@ -92,7 +91,7 @@ def study_drawings(study: Study) -> list[Drawing]:
 def _competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> list[str]:
     mean, names = study.mean, study.tasks
     shown = {
-        "mean gain": f"{100 * float(np.nanmean(mean.gain)):+.2f}",
+        "mean gain": f"{100 * float(np.nanmean(mean.gain)):+z.2f}",
         "cases with a gain": f"{100 * mean.positive_share:.0f}%",
         "asymmetry": f"{100 * mean.asymmetry:.2f}",
         "mean accuracy alone": percent(float(mean.alone.mean())),
