@@ -15,6 +15,7 @@ from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.report.page import report_page
+from zoo_ray.report.study_sections import study_drawings
 from zoo_ray.store import SearchRecord, Store
 from zoo_ray.stored_studies import find_stored
 
@@ -151,6 +152,20 @@ def test_a_search_shows_its_trials(tmp_path):
     # The cheaper one of the front comes first, though the table has it last.
     assert [row.name for row in study.findings.front] == ["2.1", "1"]
     assert "The front goes from 70.00% for 800 images to 90.00% for 900" in page.html
+
+
+def test_trials_of_one_size_and_cost_have_one_tick_and_are_told_once(tmp_path):
+    store = Store(str(tmp_path))
+    alike = {"members": [5] * 4, "images": [2604] * 4, "front": [True, False, False, False]}
+    searched(store, **alike)
+    (study,) = find_stored(store, ["s"]).studies
+    size, cost, _ = study_drawings(study)
+    assert size.text.endswith("the most with 5 members is 90.00%.")
+    assert cost.text.endswith("The front is 90.00% for 2,604 images.")
+    for drawing in (size, cost):
+        (axes,) = drawing.draw().axes
+        assert all(tick % 1 == 0 for tick in axes.get_xticks())
+    assert "log" not in axes.get_xlabel()
 
 
 def test_a_search_of_an_older_zoo_ray_or_without_a_complete_trial_is_shown(tmp_path):

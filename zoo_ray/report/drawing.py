@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.zoo.boosting import Floats
 
@@ -192,6 +194,11 @@ def whole_ticks(episodes: int) -> list[int]:
     """Some whole numbers from 1 to that of the episodes."""
     step = max(1, -(-episodes // 12))
     return list(range(1, episodes + 1, step))
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks of an axis at whole numbers alone, were it at one alone."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def heat_map(

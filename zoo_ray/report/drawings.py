@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.report.drawing import (
     BLUE,
@@ -20,6 +19,7 @@ from zoo_ray.report.drawing import (
     new_axes,
     new_figure,
     short_names,
+    whole_numbers,
     whole_ticks,
 )
 from zoo_ray.zoo.boosting import Floats
@@ -170,7 +170,7 @@ def members_drawing(
         axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_yticks(range(len(tasks)), short_names(tasks))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("member, in the order of episodes")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -199,7 +199,7 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
         for task, colour in zip(shown, colours, strict=True):
             seen = ~np.isnan(accuracy[:, task])
             axes.plot(counts[seen, task], 100 * accuracy[seen, task], "o-", color=colour, ms=4)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("members that know the task")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * accuracy[-1, task] for task in shown]

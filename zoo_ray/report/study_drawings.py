@@ -7,8 +7,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
+from zoo_ray.outcomes import percent
 from zoo_ray.report.drawing import (
     BLUE,
     INK,
@@ -20,6 +21,7 @@ from zoo_ray.report.drawing import (
     label_ends,
     new_axes,
     short_names,
+    whole_numbers,
     whole_ticks,
     write_numbers,
 )
@@ -223,7 +225,7 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
             ends.append(max(by_size[sizes[-1]]))
             noun = "task" if tasks == 1 else "tasks"
             labels.append("all trials" if tasks is None else f"{tasks} {noun} per member")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("members of the zoo")
         axes.set_ylabel(f"{words} (%)")
         _ring(axes, _zoo_size(best), best)
@@ -234,12 +236,16 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         max((row for row in rows if _zoo_size(row) == size), key=lambda row: row.score)
         for size in (min(map(_zoo_size, rows)), max(map(_zoo_size, rows)))
     )
+    text = (
+        f"The {words} of {len(rows)} trials against the members of their zoos: the most with "
+        f"{_zoo_size(fewest)} members is {percent(fewest.score)}"
+    )
+    if most is not fewest:
+        text += f", with {_zoo_size(most)} {percent(most.score)}"
     return Drawing(
         "zoo-size",
         "More members",
-        f"The {words} of {len(rows)} trials against the members of their zoos: the most with "
-        f"{_zoo_size(fewest)} members is {100 * fewest.score:.2f}%, with {_zoo_size(most)} "
-        f"{100 * most.score:.2f}%.",
+        f"{text}.",
         "A dot is a trial; a line goes through the highest of each size; the ring is the best.",
         draw,
     )
@@ -273,22 +279,26 @@ def _cost_drawing(rows: Sequence[Row], found: Findings, words: str) -> Drawing:
             )
         if len({row.images for row in rows}) > 1:
             axes.set_xscale("log")
-            for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-                which(FuncFormatter(lambda images, _: f"{images:,.0f}"))
             axes.tick_params(axis="x", which="both", labelrotation=30)
-        axes.set_xlabel("cost: images its members are fitted on (log scale)")
+        else:
+            whole_numbers(axes.xaxis)
+        for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            which(FuncFormatter(lambda images, _: f"{images:,.0f}"))
+        scale = " (log scale)" if axes.get_xscale() == "log" else ""
+        axes.set_xlabel(f"cost: images its members are fitted on{scale}")
         axes.set_ylabel(f"{words} (%)")
         _ring(axes, found.best.images, found.best)
         return figure
 
     least, most = (
-        f"{100 * row.score:.2f}% for {row.images:,}" for row in (found.front[0], found.front[-1])
+        f"{percent(row.score)} for {row.images:,}" for row in (found.front[0], found.front[-1])
     )
+    front = f"goes from {least} images to {most}" if least != most else f"is {least} images"
     return Drawing(
         "cost",
         "What it costs",
         f"The {words} of {len(rows)} trials against the images that their members are fitted "
-        f"on. The front goes from {least} images to {most}.",
+        f"on. The front {front}.",
         "The line is the front: what no trial beats for as much or less. A trial's cost is what it "
         "would take alone.",
         draw,
