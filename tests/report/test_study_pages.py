@@ -152,6 +152,9 @@ def test_a_search_shows_its_trials(tmp_path):
     # The cheaper one of the front comes first, though the table has it last.
     assert [row.name for row in study.findings.front] == ["2.1", "1"]
     assert "The front goes from 70.00% for 800 images to 90.00% for 900" in page.html
+    assert "over 2 trials each searched key explains by itself: zoo.tasks_per_member no more" in (
+        page.html
+    )
 
 
 def test_trials_of_one_size_and_cost_have_one_tick_and_are_told_once(tmp_path):

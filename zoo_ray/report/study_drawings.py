@@ -25,7 +25,7 @@ from zoo_ray.report.drawing import (
     whole_ticks,
     write_numbers,
 )
-from zoo_ray.search.results import Findings, Row
+from zoo_ray.search.results import Findings, Row, judged
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -200,7 +200,7 @@ def search_drawings(
     return [
         _members_drawing(done, found.best, words),
         _cost_drawing(done, found, words),
-        _importance_drawing(importance, words),
+        _importance_drawing(importance, f"{words} over {len(judged(rows))} trials"),
     ]
 
 
@@ -309,27 +309,31 @@ def _importance_drawing(importance: Mapping[str, float | None], words: str) -> D
     """The share of the metric's variance between the values of each key."""
 
     def draw() -> Figure:
-        figure, axes = new_axes((8, 1.4 + 0.5 * len(importance)))
+        figure, axes = new_axes((8, 1.6 + 0.5 * len(importance)))
         order = sorted(importance, key=lambda key: importance[key] or 0.0)
         shares = [100 * (importance[key] or 0.0) for key in order]
         axes.barh(order, shares, color=BLUE, height=0.55)
         for place, key in enumerate(order):
             share = importance[key]
-            text = " cannot be told" if share is None else f" {100 * share:.0f}%"
+            text = " cannot be told from chance" if share is None else f" {100 * share:.0f}%"
             axes.annotate(text, xy=(shares[place], place), va="center", color=MUTED)
         axes.set_xlim(0, 112)
-        axes.set_xlabel(f"share of the variance of {words}, by one key alone (%)")
+        axes.set_xlabel(f"share of the variance of {words},\nby one key alone (%)")
         axes.grid(visible=False, axis="y")
         return figure
 
-    known = {key: share for key, share in importance.items() if share is not None}
-    told = "; ".join(f"{key} {100 * share:.0f}%" for key, share in known.items())
+    told = (
+        f"{key} {'no more than chance may' if share is None else f'{100 * share:.0f}%'}"
+        for key, share in importance.items()
+    )
     return Drawing(
         "importance",
         "What matters",
         f"How much of the variance of {words} each searched key explains by itself: "
-        f"{told or 'that cannot be told yet'}.",
-        "Numbers of many values are taken in four bins. What two keys do together is not shown.",
+        f"{'; '.join(told)}.",
+        "Chance: of the same scores dealt to the trials at random, one in twenty or more give it "
+        "as much; of few trials that is so whatever they score, and more may tell. Numbers of many "
+        "values are taken in four bins. What two keys do together is not shown.",
         draw,
     )
 
