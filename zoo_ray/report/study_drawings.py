@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,11 +12,11 @@ from zoo_ray.outcomes import percent
 from zoo_ray.report.drawing import (
     BLUE,
     INK,
-    MOST_LABELS,
     MUTED,
     RED,
     SLANTED,
     Drawing,
+    in_order,
     label_ends,
     new_axes,
     short_names,
@@ -153,17 +152,17 @@ def together_drawing(together: Floats, tasks: Sequence[str]) -> Drawing:
 
     def draw() -> Figure:
         figure, axes = new_axes((8, 4.5))
-        count = min(len(tasks), MOST_LABELS // 2)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, count))
+        count = min(len(tasks), 5)
+        looks = in_order(count)
         several = np.arange(1, len(tasks) + 1)
-        for task, colour in enumerate(colours):
+        for task, (colour, _) in enumerate(looks):
             shares = 100 * together[task:, task]
             axes.plot(several[task:], shares, "o-", color=colour, ms=4.5, lw=1.6)
         axes.set_xticks(whole_ticks(len(tasks)))
         axes.set_xlabel("tasks fitted together, in the order of the stream")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * together[-1, task] for task in range(count)]
-        label_ends(axes, ends, short_names(tasks)[:count], list(colours))
+        label_ends(axes, ends, short_names(tasks)[:count], looks)
         return figure
 
     first = 100 * together[:, 0]
@@ -213,9 +212,9 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         for row in rows:
             lines.setdefault(row.values.get(_TASKS), []).append(row)
         order = sorted(lines, key=lambda tasks: tasks or 0)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(order)))
+        looks = in_order(len(order))
         ends, labels = [], []
-        for tasks, colour in zip(order, colours, strict=True):
+        for tasks, (colour, _) in zip(order, looks, strict=True):
             by_size: dict[int, list[float]] = {}
             for row in lines[tasks]:
                 by_size.setdefault(_zoo_size(row), []).append(100 * row.score)
@@ -229,7 +228,7 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         axes.set_xlabel("members of the zoo")
         axes.set_ylabel(f"{words} (%)")
         _ring(axes, _zoo_size(best), best)
-        label_ends(axes, ends, labels, list(colours))
+        label_ends(axes, ends, labels, looks)
         return figure
 
     fewest, most = (
