@@ -52,8 +52,9 @@ def test_a_comparison_shows_its_contenders(studies):
     names = ("contenders", "bands", "by-task", "comparison-timeline")
     assert figures == {f"{name}.png" for name in names}
     for outcome in compared.outcomes:
-        spread = outcome.spread("average_accuracy")
-        assert f"{100 * spread.mean:.2f} ± {100 * spread.sd:.2f}" in page.html
+        for metric in ("average_accuracy", "forgetting"):
+            if (spread := outcome.spread(metric)) is not None:
+                assert f"<td>{100 * spread.mean:z.2f} ±&nbsp;{100 * spread.sd:.2f}<" in page.html
     rows = table_of(page, "by-task.csv")
     means = {row[0]: sum(map(float, row[1:])) / 3 for row in rows[1:]}
     expected = {o.name: o.spread("average_accuracy").mean for o in compared.outcomes}

@@ -208,7 +208,7 @@ def _comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> li
     contenders = [each.contender for each in _grown(study)]
     header = (
         *("", "members", "images", "average accuracy", "minus the first", "learning accuracy"),
-        *("forward transfer", "backward transfer"),
+        *("forward transfer", "backward transfer", "forgetting"),
     )
     rows = [
         (
@@ -220,6 +220,7 @@ def _comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> li
             spread_text(contender.learning_accuracy),
             spread_text(contender.forward_transfer, sign="+"),
             spread_text(contender.backward_transfer, sign="+"),
+            spread_text(contender.forgetting),
         )
         for number, contender in enumerate(contenders)
     ]
