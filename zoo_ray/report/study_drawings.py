@@ -314,8 +314,14 @@ def _importance_drawing(importance: Mapping[str, float | None], words: str) -> D
         axes.barh(order, shares, color=BLUE, height=0.55)
         for place, key in enumerate(order):
             share = importance[key]
-            text = " cannot be told from chance" if share is None else f" {100 * share:.0f}%"
-            axes.annotate(text, xy=(shares[place], place), va="center", color=MUTED)
+            axes.annotate(
+                "cannot be told from chance" if share is None else f"{100 * share:.0f}%",
+                xy=(shares[place], place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
+            )
         axes.set_xlim(0, 112)
         axes.set_xlabel(f"share of the variance of {words},\nby one key alone (%)")
         axes.grid(visible=False, axis="y")
@@ -330,9 +336,10 @@ def _importance_drawing(importance: Mapping[str, float | None], words: str) -> D
         "What matters",
         f"How much of the variance of {words} each searched key explains by itself: "
         f"{'; '.join(told)}.",
-        "Chance: of the same scores dealt to the trials at random, one in twenty or more give it "
-        "as much; of few trials that is so whatever they score, and more may tell. Numbers of many "
-        "values are taken in four bins. What two keys do together is not shown.",
+        "No more than chance may: dealt to the trials at random, the same scores give the key as "
+        "large a share once in twenty times or more. With few trials they always do; more may "
+        "tell. Numbers of many values are taken in four bins. What two keys do together is not "
+        "shown.",
         draw,
     )
 
