@@ -101,6 +101,7 @@ def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
     assert len(table_of(page, "together.csv")) == 4
     assert {"competition.png", "together.png", "accuracy.png"} <= page.files.keys()
     assert f"{100 * competed.mean.asymmetry:.2f}" in page.html
+    assert "fitted on more tasks for as many epochs" in page.html  # not why
 
 
 def searched(store, *, name="s", metric="validation_average_accuracy", **columns):

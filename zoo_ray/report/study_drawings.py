@@ -171,7 +171,8 @@ def together_drawing(together: Floats, tasks: Sequence[str]) -> Drawing:
         "More tasks in one network",
         f"Accuracy on the first tasks of members fitted on the first 1 to {len(tasks)}. On "
         f"{tasks[0]} it goes from {first[0]:.1f}% alone to {first[-1]:.1f}% with all.",
-        "A line that falls: the network has not enough room for so many tasks.",
+        "A line that falls: fitted on more tasks for as many epochs, the network is less accurate "
+        "on this one.",
         draw,
     )
 
