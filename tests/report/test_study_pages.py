@@ -64,6 +64,28 @@ def test_a_comparison_shows_its_contenders(studies):
     assert {row[4] for row in fits[1:]} == {"certain"}
 
 
+def test_studies_are_shown_in_one_line(studies, tmp_path):
+    compared, competed, store = studies
+    best = max(compared.outcomes, key=lambda outcome: outcome.spread("average_accuracy").mean)
+    accuracy = f"{100 * best.spread('average_accuracy').mean:.2f}% ({best.name})"
+    runs = sum(len(outcome.runs) for outcome in compared.outcomes)
+    alone = f"{100 * competed.mean.alone.mean():.2f}%"
+    searched(other := Store(str(tmp_path)))
+    for where, name, line in (
+        (
+            *(store, "modes"),
+            f"comparison modes: {len(compared.outcomes)} contenders, {runs} zoos, "
+            f"best average accuracy {accuracy}",
+        ),
+        (
+            *(store, "pairs$"),
+            f"competition study pairs$: 3 tasks, 2 seeds, average accuracy alone {alone}",
+        ),
+        (other, "s", "search s: 3 trials, best validation average accuracy 90.00%"),
+    ):
+        assert repr(find_stored(where, [name]).studies[0]) == line
+
+
 def test_of_tasks_in_other_orders_each_seed_counts_by_task(studies):
     store = studies[2]
     found = find_stored(store, ["orders"])
