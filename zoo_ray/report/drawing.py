@@ -51,8 +51,8 @@ _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER:
 MOST_LABELS = 20
 """Of lines, at their ends, but for a mean's: more would not fit."""
 # Okabe & Ito 2008, for the colour-blind too, the one that is pale by day last; ink is their black.
-_CONTENDERS = (*("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK, "#f0e442"),)
-_MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
+_CONTENDERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK, "#f0e442")
+_MARKERS = "os^DvPX*"
 SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 _LONGEST = 24
 _MOST_NUMBERS = 21  # in a row or column
@@ -163,25 +163,22 @@ def label_ends(
     gap = (high - low) / max(18, len(values) - 1)
     places = _spread([values[i] for i in order], gap=gap, low=low, high=high)
     for i, place in zip(order, places, strict=True):
-        look = looks[i]
-        leader = Line2D([1, 1.03], [values[i], place], color=look.colour, lw=0.8, clip_on=False)
+        colour, marker = looks[i]
+        leader = Line2D([1, 1.025, 1.04], [values[i], place, place], color=colour, lw=0.8)
+        leader.set(marker=marker, markevery=[2], ms=6, clip_on=False)
         leader.set_transform(axes.get_yaxis_transform())
         axes.add_artist(leader)
         # The text is not in the line's colour, which may be hard to read by day or by night.
-        for text, shift, colour in (
-            (_MARKERS[look.marker], 4, look.colour),
-            (f"{labels[i]} · {values[i]:z.1f}", 16, INK),
-        ):
-            axes.annotate(
-                text,
-                xy=(1.03, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(shift, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                annotation_clip=False,
-            )
+        axes.annotate(
+            f"{labels[i]} · {values[i]:z.1f}",
+            xy=(1.04, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            annotation_clip=False,
+        )
 
 
 def _spread(values: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
