@@ -51,12 +51,18 @@ OF_ZOOS = SearchProgress(
             search_line(OF_ZOOS, ended=1, trials=4, share=0.25, best=0.5),
             Line("1 of 4 trials", "50.0", "0:03:00"),
         ),
+        # As an older zoo_ray wrote it into a log.
+        ("1 of 4 trials, 5 members  best 50.0%", Line("1 of 4 trials", "50.0")),
         (comparison_line(OF_ZOOS, asked=10), Line("5 of at most 10 members", None, "0:01:00")),
     ],
 )
 def test_the_last_line_of_a_log_is_read(line, said):
     log = f"starting\nepisode 0/5  members 0/10  work 0%\n{line}\n| a table |\nand more\n"
     assert last_line(log) == said
+
+
+def test_a_search_tells_of_the_validation_part():
+    assert "best validation 50.0%" in search_line(OF_ZOOS, ended=1, trials=4, share=0.25, best=0.5)
 
 
 def test_whether_a_run_waits_for_workers_is_said():

@@ -45,6 +45,11 @@ SOURCE = arrays_source(
 )
 
 
+def test_the_package_lists_what_it_offers():
+    assert dir(zoo_ray) == sorted(zoo_ray.__all__)
+    assert all(getattr(zoo_ray, name) is not None for name in dir(zoo_ray))
+
+
 def test_a_comparison(store):
     study = zoo_ray.compare(
         config_of(store),

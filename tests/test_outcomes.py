@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from zoo_ray.outcomes import Spread, clear_shares, difference_text, interval_95, spread_text
+from zoo_ray.outcomes import (
+    Spread,
+    clear_shares,
+    difference_text,
+    interval_95,
+    percent,
+    spread_text,
+)
 
 
 def test_an_interval_is_students():
@@ -21,6 +28,12 @@ def test_a_star_says_that_a_difference_is_none_of_chance():
     assert difference_text(Spread.of([-0.018, -0.02, -0.022])) == "-2.00 ± 0.20*"
     assert difference_text(Spread.of([0.01])) == "+1.00"
     assert difference_text(None) == spread_text(None) == "-"
+
+
+def test_zero_has_no_minus():
+    assert [percent(share) for share in (-1e-17, -0.0, -1e-4)] == ["0.00%", "0.00%", "-0.01%"]
+    spread = Spread.of([-1e-6, 0.0])
+    assert (spread_text(spread), difference_text(spread)) == ("0.00 ± 0.00", "+0.00 ± 0.00")
 
 
 def test_what_is_clearly_above_or_below_nothing():

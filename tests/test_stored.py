@@ -90,6 +90,12 @@ def test_other_zoos_predict_as_recorded_too(folder, zoo):
     run._store.remove("runs/other")
 
 
+def test_a_run_is_shown_in_one_line(grown):
+    run = grown[0]
+    accuracy = f"{100 * run.metrics.average_accuracy:.2f}%"
+    assert repr(run) == f"run zoo: 3 tasks, 3 members, average accuracy {accuracy}"
+
+
 def test_a_stored_run_is_what_was_grown(grown, folder):
     run, tasks = grown
     again = zoo_ray.open(str(folder / "store"), "zoo")

@@ -28,6 +28,10 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)  # what is not imported yet, too
+
+
 def __getattr__(name: str) -> Any:
     # On demand: the driver's process imports this package too, and wants none of it.
     if name not in _HOMES:

@@ -12,7 +12,7 @@ from zoo_ray.progress import Progress, SearchProgress
 _LEAST_SHARE = 0.02
 _LINE = re.compile(
     r"(?P<done>episode \d+/\d+|\d+ of \d+ trials|\d+ of at most \d+ members)\b.*?"
-    r"(?:  (?:accuracy|best) (?P<accuracy>[\d.]+)%)?(?:  left (?P<left>[^ ].*))?"
+    r"(?:  (?:accuracy|best|best validation) (?P<accuracy>[\d.]+)%)?(?:  left (?P<left>[^ ].*))?"
 )
 _RESULT = re.compile(
     r"average accuracy +(?P<accuracy>[\d.]+)%|test accuracy of the best: (?P<best>[\d.]+)%"
@@ -67,7 +67,7 @@ def search_line(
 def search_status(progress: SearchProgress, *, ended: int, trials: int, best: float | None) -> str:
     """The same without the time left, which a progress bar has its own way to tell."""
     return f"{ended} of {trials} trials, {progress.members_done} members" + (
-        "" if best is None else f"  best {100 * best:.1f}%"
+        "" if best is None else f"  best validation {100 * best:z.1f}%"
     )
 
 

@@ -47,11 +47,16 @@ class OverSeeds(Protocol):
     def by_seed(self) -> Sequence[float]: ...
 
 
+def percent(share: float) -> str:
+    """A share in percent."""
+    return f"{100 * share:z.2f}%"  # z: what rounds to 0 has no minus
+
+
 def spread_text(spread: OverSeeds | None, *, sign: str = "") -> str:
     """A share over seeds, in percent."""
     if spread is None:
         return "-"
-    mean = f"{100 * spread.mean:{sign}.2f}"
+    mean = f"{100 * spread.mean:{sign}z.2f}"
     return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
 
 

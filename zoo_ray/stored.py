@@ -12,6 +12,7 @@ from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import ZooConfig, shown, validate
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
+from zoo_ray.outcomes import percent
 from zoo_ray.rules import Rules
 from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder, zoo_name
 from zoo_ray.store.store import OWN_CODE
@@ -107,6 +108,12 @@ class StoredRun:
                 f"{folder}: the run is not grown to its end yet ({self.rules.episodes} of "
                 f"{rules.episodes} episodes); the command that began it goes on"
             )
+
+    def __repr__(self) -> str:
+        return (
+            f"run {self.name}: {len(self.tasks)} tasks, {len(self.members)} members, "
+            f"average accuracy {percent(self.metrics.average_accuracy)}"
+        )
 
     def _check_positions(self, results: dict[str, list[Any]]) -> None:
         """Raise IndexError if a table names a task or an episode that the run does not have."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_valid
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
+from zoo_ray.outcomes import percent
 from zoo_ray.search.config import DEFAULT_METRIC, MEMBERS_PER_EPISODE, MetricName
 from zoo_ray.search.results import Findings, Row, importance
 from zoo_ray.store import (
@@ -173,6 +174,12 @@ class StoredCompetition(StoredStudy):
     by_seed: Sequence[Competition]
     together: Floats
 
+    def __repr__(self) -> str:
+        return (
+            f"competition study {self.name}: {len(self.tasks)} tasks, {len(self.by_seed)} seeds, "
+            f"average accuracy alone {percent(float(self.mean.alone.mean()))}"
+        )
+
     def records(self) -> list[dict[str, Any]]:
         """The accuracy that each task gains from each other with each seed, a row each, as
         `pandas.DataFrame` takes them."""
@@ -199,6 +206,15 @@ class StoredComparison(StoredStudy):
 
     contenders: Sequence[ContenderRecord]
     runs: Sequence[Sequence[StoredRun]]
+
+    def __repr__(self) -> str:
+        means = {c.name: c.average_accuracy.mean for c in self.contenders if c.average_accuracy}
+        best = max(means, key=means.__getitem__, default=None)
+        return (
+            f"comparison {self.name}: {len(self.contenders)} contenders, "
+            f"{len(self.run_names)} zoos"
+            + ("" if best is None else f", best average accuracy {percent(means[best])} ({best})")
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """Every zoo that can still be read, a row each, as `pandas.DataFrame` takes them."""
@@ -235,6 +251,13 @@ class StoredSearch(StoredStudy):
     findings: Findings | None
     test_accuracy: float | None
     best: str
+
+    def __repr__(self) -> str:
+        trials = sum(not row.prefix for row in self.rows)
+        found, words = self.findings, self.metric.replace("_", " ")
+        return f"search {self.name}: {trials} trials" + (
+            "" if found is None else f", best {words} {percent(found.best.score)}"
+        )
 
     @property
     def importance(self) -> Mapping[str, float | None]:

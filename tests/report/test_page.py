@@ -197,7 +197,7 @@ def test_means_over_seeds_are_numbers(grown):
     assert float(row["mean"]) == np.mean(values)
     assert float(row["sd"]) == np.std(values, ddof=1)
     assert {r["sd"] for r in rows if r["seeds"] == "1"} == {""}
-    assert f"{100 * np.mean(values):.2f} ± {100 * np.std(values, ddof=1):.2f}" in page.html
+    assert f"{100 * np.mean(values):.2f} ±&nbsp;{100 * np.std(values, ddof=1):.2f}" in page.html
 
 
 def test_names_in_any_script_are_drawn_without_a_warning():

@@ -15,6 +15,7 @@ from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.report.page import report_page
+from zoo_ray.report.study_sections import study_drawings
 from zoo_ray.store import SearchRecord, Store
 from zoo_ray.stored_studies import find_stored
 
@@ -51,8 +52,9 @@ def test_a_comparison_shows_its_contenders(studies):
     names = ("contenders", "bands", "by-task", "comparison-timeline")
     assert figures == {f"{name}.png" for name in names}
     for outcome in compared.outcomes:
-        spread = outcome.spread("average_accuracy")
-        assert f"{100 * spread.mean:.2f} ± {100 * spread.sd:.2f}" in page.html
+        for metric in ("average_accuracy", "forgetting"):
+            if (spread := outcome.spread(metric)) is not None:
+                assert f"<td>{100 * spread.mean:z.2f} ±&nbsp;{100 * spread.sd:.2f}<" in page.html
     rows = table_of(page, "by-task.csv")
     means = {row[0]: sum(map(float, row[1:])) / 3 for row in rows[1:]}
     expected = {o.name: o.spread("average_accuracy").mean for o in compared.outcomes}
@@ -60,6 +62,28 @@ def test_a_comparison_shows_its_contenders(studies):
     fits = table_of(page, "comparison-timeline.csv")
     assert len(fits) - 1 == compared.fitted
     assert {row[4] for row in fits[1:]} == {"certain"}
+
+
+def test_studies_are_shown_in_one_line(studies, tmp_path):
+    compared, competed, store = studies
+    best = max(compared.outcomes, key=lambda outcome: outcome.spread("average_accuracy").mean)
+    accuracy = f"{100 * best.spread('average_accuracy').mean:.2f}% ({best.name})"
+    runs = sum(len(outcome.runs) for outcome in compared.outcomes)
+    alone = f"{100 * competed.mean.alone.mean():.2f}%"
+    searched(other := Store(str(tmp_path)))
+    for where, name, line in (
+        (
+            *(store, "modes"),
+            f"comparison modes: {len(compared.outcomes)} contenders, {runs} zoos, "
+            f"best average accuracy {accuracy}",
+        ),
+        (
+            *(store, "pairs$"),
+            f"competition study pairs$: 3 tasks, 2 seeds, average accuracy alone {alone}",
+        ),
+        (other, "s", "search s: 3 trials, best validation average accuracy 90.00%"),
+    ):
+        assert repr(find_stored(where, [name]).studies[0]) == line
 
 
 def test_of_tasks_in_other_orders_each_seed_counts_by_task(studies):
@@ -99,6 +123,7 @@ def test_a_competition_shows_its_matrix_with_a_run_of_it_too(studies):
     assert len(table_of(page, "together.csv")) == 4
     assert {"competition.png", "together.png", "accuracy.png"} <= page.files.keys()
     assert f"{100 * competed.mean.asymmetry:.2f}" in page.html
+    assert "fitted on more tasks for as many epochs" in page.html  # not why
 
 
 def searched(store, *, name="s", metric="validation_average_accuracy", **columns):
@@ -151,6 +176,23 @@ def test_a_search_shows_its_trials(tmp_path):
     # The cheaper one of the front comes first, though the table has it last.
     assert [row.name for row in study.findings.front] == ["2.1", "1"]
     assert "The front goes from 70.00% for 800 images to 90.00% for 900" in page.html
+    assert "over 2 trials each searched key explains by itself: zoo.tasks_per_member no more" in (
+        page.html
+    )
+
+
+def test_trials_of_one_size_and_cost_have_one_tick_and_are_told_once(tmp_path):
+    store = Store(str(tmp_path))
+    alike = {"members": [5] * 4, "images": [2604] * 4, "front": [True, False, False, False]}
+    searched(store, **alike)
+    (study,) = find_stored(store, ["s"]).studies
+    size, cost, _ = study_drawings(study)
+    assert size.text.endswith("the most with 5 members is 90.00%.")
+    assert cost.text.endswith("The front is 90.00% for 2,604 images.")
+    for drawing in (size, cost):
+        (axes,) = drawing.draw().axes
+        assert all(tick % 1 == 0 for tick in axes.get_xticks())
+    assert "log" not in axes.get_xlabel()
 
 
 def test_a_search_of_an_older_zoo_ray_or_without_a_complete_trial_is_shown(tmp_path):

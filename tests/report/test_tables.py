@@ -8,7 +8,7 @@ from rich.console import Console
 
 from zoo_ray.members.spec import Recipe
 from zoo_ray.outcomes import Outcome
-from zoo_ray.report.tables import comparison_table, competition_table
+from zoo_ray.report.tables import comparison_table, competition_table, search_table
 from zoo_ray.rules import Rules
 from zoo_ray.zoo.competition import Competition, mean_competition
 from zoo_ray.zoo.metrics import Metrics
@@ -39,6 +39,14 @@ def digits(text):
 @pytest.mark.parametrize("width", [200, 100, 80, 50])
 def test_numbers_are_never_cut_however_narrow_the_terminal(width):
     assert digits(shown(width)) == digits(shown(500))
+
+
+def test_trials_are_headed_by_the_metric_whole():
+    """A search without trials has a header too."""
+    keys = ["zoo.tasks_per_member", "recipe.lr"]
+    table = search_table([], None, keys=keys, metric="validation_average_accuracy", title="s")
+    Console(file=(out := io.StringIO()), width=80).print(table)
+    assert "validation" in out.getvalue()
 
 
 def test_what_a_task_gains_has_its_spread_over_seeds():

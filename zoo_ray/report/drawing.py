@@ -6,16 +6,19 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from typing import Any
+from itertools import cycle, takewhile
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.zoo.boosting import Floats
 
@@ -45,8 +48,11 @@ _STYLE: dict[Any, Any] = {
 }
 # Colours of the page, which differ in the dark.
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "var(--paper)"}
-MOST_LABELS = 10
-"""Of lines, at their ends: more would not fit."""
+MOST_LABELS = 20
+"""Of lines, at their ends, but for a mean's: more would not fit."""
+# Okabe & Ito 2008, for the colour-blind too, the one that is pale by day last; ink is their black.
+_CONTENDERS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", INK, "#f0e442")
+_MARKERS = "os^DvPX*"
 SLANTED: dict[str, Any] = {"rotation": 50, "ha": "right", "rotation_mode": "anchor"}
 _LONGEST = 24
 _MOST_NUMBERS = 21  # in a row or column
@@ -129,33 +135,55 @@ def themed(svg: str, *, name: str) -> str:
     return svg
 
 
+class Look(NamedTuple):
+    """Of a line: what tells it from others."""
+
+    colour: Any
+    marker: str = "o"
+
+
+def in_order(count: int) -> list[Look]:
+    """Looks of lines that have an order, such as tasks: from dark to light."""
+    return [Look(colour) for colour in mpl.colormaps["viridis"](np.linspace(0.2, 0.88, count))]
+
+
+def apart(count: int) -> list[Look]:
+    """Looks of lines that have none, such as contenders: as unlike as can be."""
+    few = count <= len(_CONTENDERS)
+    colours = _CONTENDERS if few else [look.colour for look in in_order(count)]
+    return [Look(c, m) for c, m, _ in zip(colours, cycle(_MARKERS), range(count), strict=False)]
+
+
 def label_ends(
-    axes: Axes, values: Sequence[float], labels: Sequence[str], colours: Sequence[object]
+    axes: Axes, values: Sequence[float], labels: Sequence[str], looks: Sequence[Look]
 ) -> None:
     """Label lines at their right ends, moved apart where they would overlap."""
     low, high = axes.get_ylim()
     order = sorted(range(len(values)), key=lambda i: (values[i], -i))
-    places = _spread([values[i] for i in order], gap=(high - low) / 18)
+    gap = (high - low) / max(18, len(values) - 1)
+    places = _spread([values[i] for i in order], gap=gap, low=low, high=high)
     for i, place in zip(order, places, strict=True):
+        colour, marker = looks[i]
+        leader = Line2D([1, 1.025, 1.04], [values[i], place, place], color=colour, lw=0.8)
+        leader.set(marker=marker, markevery=[2], ms=6, clip_on=False)
+        leader.set_transform(axes.get_yaxis_transform())
+        axes.add_artist(leader)
         # The text is not in the line's colour, which may be hard to read by day or by night.
-        for text, shift, colour in (
-            ("●", 6, colours[i]),
-            (f"{labels[i]} · {values[i]:.1f}", 18, INK),
-        ):
-            axes.annotate(
-                text,
-                xy=(1.0, place),
-                xycoords=("axes fraction", "data"),
-                xytext=(shift, 0),
-                textcoords="offset points",
-                va="center",
-                color=colour,
-                annotation_clip=False,
-            )
+        axes.annotate(
+            f"{labels[i]} · {values[i]:z.1f}",
+            xy=(1.04, place),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=INK,
+            annotation_clip=False,
+        )
 
 
-def _spread(values: Sequence[float], *, gap: float) -> list[float]:
-    """Ascending values moved as little as possible (least squares) to be `gap` apart."""
+def _spread(values: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
+    """Ascending values moved as little as possible (least squares) to be `gap` apart, from `low`
+    to `high`, which is room enough."""
     # Isotonic regression of value - i * gap: pool neighbours that are out of order.
     pools: list[tuple[float, int]] = []
     for i, value in enumerate(values):
@@ -165,7 +193,8 @@ def _spread(values: Sequence[float], *, gap: float) -> list[float]:
             mean = (mean * size + before * before_size) / (size + before_size)
             size += before_size
         pools.append((mean, size))
-    flat = [mean for mean, size in pools for _ in range(size)]
+    highest = high - (len(values) - 1) * gap
+    flat = [min(max(mean, low), highest) for mean, size in pools for _ in range(size)]
     return [mean + i * gap for i, mean in enumerate(flat)]
 
 
@@ -192,6 +221,11 @@ def whole_ticks(episodes: int) -> list[int]:
     """Some whole numbers from 1 to that of the episodes."""
     step = max(1, -(-episodes // 12))
     return list(range(1, episodes + 1, step))
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks of an axis at whole numbers alone, were it at one alone."""
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def heat_map(

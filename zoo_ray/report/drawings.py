@@ -1,12 +1,9 @@
 """The figures of runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from zoo_ray.report.drawing import (
     BLUE,
@@ -15,11 +12,15 @@ from zoo_ray.report.drawing import (
     RED,
     SLANTED,
     Drawing,
+    Look,
+    apart,
     heat_map,
+    in_order,
     label_ends,
     new_axes,
     new_figure,
     short_names,
+    whole_numbers,
     whole_ticks,
 )
 from zoo_ray.zoo.boosting import Floats
@@ -41,9 +42,9 @@ def accuracy_drawing(
         figure, axes = new_axes((8, 4.5))
         episodes = np.arange(1, len(accuracy) + 1)
         arrivals = np.isnan(accuracy).sum(axis=0)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(tasks)))
-        for task, colour in enumerate(colours):
-            style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": "o"}
+        looks = in_order(len(tasks))
+        for task, (colour, marker) in enumerate(looks):
+            style = {"color": colour, "linewidth": 1.6, "markersize": 4.5, "marker": marker}
             seen = slice(arrivals[task], None)
             axes.plot(episodes[seen], 100 * accuracy[seen, task], **style)
             if isolated is not None:
@@ -52,15 +53,17 @@ def accuracy_drawing(
         axes.plot(episodes, mean, color=INK, linewidth=2.4, linestyle=(0, (4, 2)))
         ends = [*(100 * accuracy[-1]), mean[-1]]
         labels = [*short_names(tasks), "mean of the tasks seen"]
-        inks = [*colours, INK]
+        looks.append(Look(INK))
         if len(tasks) > MOST_LABELS:  # the order of colours is that of tasks
-            kept = [0, len(tasks) - 1, len(tasks)]
-            ends, labels, inks = ([column[i] for i in kept] for column in (ends, labels, inks))
+            extremes = [int(accuracy[-1].argmin()), int(accuracy[-1].argmax())]
+            kept = dict.fromkeys([0, len(tasks) - 1, *extremes, len(tasks)])
+            ends, labels = [ends[i] for i in kept], [labels[i] for i in kept]
+            looks = [looks[i] for i in kept]
         axes.set_xlim(0.8, len(accuracy) + 0.2)
         axes.set_xticks(whole_ticks(len(accuracy)))
         axes.set_xlabel("episode" if arrivals.any() or len(tasks) == 1 else "round")
         axes.set_ylabel("test accuracy (%)")
-        label_ends(axes, ends, labels, inks)
+        label_ends(axes, ends, labels, looks)
         return figure
 
     means = 100 * np.nanmean(accuracy, axis=1)
@@ -105,9 +108,9 @@ def transfer_drawing(
         return figure
 
     mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
-    words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+.2f} points"
+    words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+z.2f} points"
     if forward is not None:
-        words += f"; forward transfer, on average {forward.mean():+.2f} points"
+        words += f"; forward transfer, on average {forward.mean():+z.2f} points"
     return Drawing(
         "transfer",
         "Forward and backward transfer" if forward is not None else "Backward transfer",
@@ -170,7 +173,7 @@ def members_drawing(
         axes.set_xlim(0.5, len(members) + 0.5)
         axes.set_ylim(len(tasks) - 0.5, -0.5)
         axes.set_yticks(range(len(tasks)), short_names(tasks))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("member, in the order of episodes")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -195,15 +198,15 @@ def growth_drawing(counts: Floats, accuracy: Floats, tasks: Sequence[str]) -> Dr
 
     def draw() -> Figure:
         figure, axes = new_axes((8, 4))
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(shown)))
-        for task, colour in zip(shown, colours, strict=True):
+        looks = in_order(len(shown))
+        for task, (colour, _) in zip(shown, looks, strict=True):
             seen = ~np.isnan(accuracy[:, task])
             axes.plot(counts[seen, task], 100 * accuracy[seen, task], "o-", color=colour, ms=4)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("members that know the task")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * accuracy[-1, task] for task in shown]
-        label_ends(axes, ends, short_names(tasks)[: len(shown)], list(colours))
+        label_ends(axes, ends, short_names(tasks)[: len(shown)], looks)
         return figure
 
     return Drawing(
@@ -276,21 +279,28 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
 
     def draw() -> Figure:
         figure, axes = new_axes((8, 4.5))
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(matrices)))
+        looks = apart(len(matrices))
         ends = []
-        for several, colour in zip(matrices.values(), colours, strict=True):
+        for several, (colour, marker) in zip(matrices.values(), looks, strict=True):
             lines = 100 * np.array([np.nanmean(matrix, axis=1) for matrix in several])
             once = lines.shape[1] == 1 < most
             episodes = np.array([1, most]) if once else np.arange(1, lines.shape[1] + 1)
             lines = np.broadcast_to(lines, (len(lines), len(episodes)))
             mean = lines.mean(axis=0)
-            style: dict[str, Any] = {"ls": (0, (4, 2))} if once else {"marker": "o", "ms": 4}
-            axes.plot(episodes, mean, color=colour, lw=1.8, **style)
+            axes.plot(
+                *(episodes, mean),
+                color=colour,
+                lw=1.8,
+                ls=(0, (4, 2)) if once else "-",
+                marker=marker,
+                ms=5,
+            )
             if len(lines) > 1:
                 spread = lines.std(axis=0, ddof=1)
-                axes.fill_between(episodes, mean - spread, mean + spread, color=colour, alpha=0.2)
+                band = np.clip([mean - spread, mean + spread], 0, 100)
+                axes.fill_between(episodes, *band, color=colour, alpha=0.2)
             ends.append(float(mean[-1]))
-        label_ends(axes, ends, short_names(list(matrices)), list(colours))
+        label_ends(axes, ends, short_names(list(matrices)), looks)
         axes.set_xticks(whole_ticks(most))
         axes.set_xlabel("episode")
         axes.set_ylabel("mean accuracy of the tasks seen (%)")
@@ -301,7 +311,10 @@ def bands_drawing(matrices: Mapping[str, Sequence[Floats]], *, name: str = "comp
         for name, several in matrices.items()
     }
     listed = ", ".join(f"{name} {value:.2f}%" for name, value in finals.items())
-    caption = "A line is the mean over seeds, its band one standard deviation to either side."
+    caption = (
+        "A line is the mean over seeds, its band one standard deviation to either side, as far as "
+        "accuracy goes."
+    )
     if any(len(several[0]) == 1 < most for several in matrices.values()):
         caption += " Dashed across: all tasks at once, in one episode."
     return Drawing(

@@ -82,9 +82,11 @@ def spread_cells(spread: OverSeeds) -> list[str]:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, named: int = 1) -> str:
     """A table whose first columns, so many of them, are names."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in header)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    # In a narrow page a cell is broken before its ±, not after.
+    cells = (
+        "".join(f"<td>{escape(cell).replace('± ', '±&nbsp;')}</td>" for cell in row) for row in rows
     )
+    body = "".join(f"<tr>{row}</tr>" for row in cells)
     return (
         f"<div class=wide><table class=named{named}><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
@@ -96,11 +98,6 @@ def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
     return text.getvalue().encode()
-
-
-def percent(value: float) -> str:
-    """A share in percent."""
-    return f"{100 * value:.2f}%"
 
 
 STYLE = """
@@ -131,11 +128,10 @@ figure svg { width: 100%; min-width: 32rem; height: auto; max-height: 90vh; }
 .caption { color: var(--muted); font-size: .9rem; margin: .2rem 0 0; }
 section > .wide:first-child { margin-top: 1.4rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-td { white-space: nowrap; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--grid); }
 th { color: var(--muted); font-weight: 500; font-size: .85rem; }
 td:first-child, th:first-child, .named2 :is(td, th):nth-child(2) { text-align: left; }
-td:first-child:not(.named2 *), .named2 td:nth-child(2) { min-width: 9rem; white-space: normal; }
+td:first-child:not(.named2 *), .named2 td:nth-child(2) { min-width: 9rem; }
 h2.part { font-size: 1.4rem; border-top: 1px solid var(--grid); padding-top: 1.6rem; }
 pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto;
   font-size: .8rem; }

@@ -11,7 +11,7 @@ import yaml
 
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS
-from zoo_ray.outcomes import Spread, spread_text
+from zoo_ray.outcomes import Spread, percent, spread_text
 from zoo_ray.report.drawing import Drawing
 from zoo_ray.report.drawings import (
     accuracy_drawing,
@@ -30,7 +30,6 @@ from zoo_ray.report.html import (
     csv_bytes,
     figure_section,
     numbers,
-    percent,
     spread_cells,
     table,
     timeline_section,

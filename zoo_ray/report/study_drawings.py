@@ -3,27 +3,28 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
+from zoo_ray.outcomes import percent
 from zoo_ray.report.drawing import (
     BLUE,
     INK,
-    MOST_LABELS,
     MUTED,
     RED,
     SLANTED,
     Drawing,
+    in_order,
     label_ends,
     new_axes,
     short_names,
+    whole_numbers,
     whole_ticks,
     write_numbers,
 )
-from zoo_ray.search.results import Findings, Row
+from zoo_ray.search.results import Findings, Row, judged
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -116,7 +117,7 @@ def competition_drawing(
         shown[:count, count], shown[count, :count] = 100 * mean.helped, 100 * mean.helps
         most = float(np.nanmax(np.abs(shown))) or 1.0
         image = axes.imshow(shown, cmap="RdBu", vmin=-most, vmax=most)
-        write_numbers(axes, shown, form="{:+.1f}", dark=np.abs(shown) > 0.6 * most)
+        write_numbers(axes, shown, form="{:+z.1f}", dark=np.abs(shown) > 0.6 * most)
         names = [*short_names(tasks), "mean"]
         axes.set_xticks(range(count + 1), names, rotation=60, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count + 1), names)
@@ -135,10 +136,10 @@ def competition_drawing(
         "What tasks do for each other",
         f"A heat map of the accuracy that {len(tasks)} tasks gain from each other{over}. There is "
         f"a gain in {100 * mean.positive_share:.0f}% of the cases, on average "
-        f"{100 * float(np.nanmean(gain)):+.2f} points; the two directions of a pair differ by "
+        f"{100 * float(np.nanmean(gain)):+z.2f} points; the two directions of a pair differ by "
         f"{100 * mean.asymmetry:.2f}. Most gains {tasks[best[0]]} from {tasks[best[1]]} "
-        f"({100 * gain[best]:+.2f}), least {tasks[worst[0]]} from {tasks[worst[1]]} "
-        f"({100 * gain[worst]:+.2f}).",
+        f"({100 * gain[best]:+z.2f}), least {tasks[worst[0]]} from {tasks[worst[1]]} "
+        f"({100 * gain[worst]:+z.2f}).",
         "A cell is the test accuracy on the row's task of a member fitted on it and on the "
         "column's, minus that of a member fitted on it alone, in percentage points. The last "
         "column is what a task gains on average, the last row what it gives.",
@@ -151,17 +152,17 @@ def together_drawing(together: Floats, tasks: Sequence[str]) -> Drawing:
 
     def draw() -> Figure:
         figure, axes = new_axes((8, 4.5))
-        count = min(len(tasks), MOST_LABELS // 2)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, count))
+        count = min(len(tasks), 5)
+        looks = in_order(count)
         several = np.arange(1, len(tasks) + 1)
-        for task, colour in enumerate(colours):
+        for task, (colour, _) in enumerate(looks):
             shares = 100 * together[task:, task]
             axes.plot(several[task:], shares, "o-", color=colour, ms=4.5, lw=1.6)
         axes.set_xticks(whole_ticks(len(tasks)))
         axes.set_xlabel("tasks fitted together, in the order of the stream")
         axes.set_ylabel("test accuracy (%)")
         ends = [100 * together[-1, task] for task in range(count)]
-        label_ends(axes, ends, short_names(tasks)[:count], list(colours))
+        label_ends(axes, ends, short_names(tasks)[:count], looks)
         return figure
 
     first = 100 * together[:, 0]
@@ -170,7 +171,8 @@ def together_drawing(together: Floats, tasks: Sequence[str]) -> Drawing:
         "More tasks in one network",
         f"Accuracy on the first tasks of members fitted on the first 1 to {len(tasks)}. On "
         f"{tasks[0]} it goes from {first[0]:.1f}% alone to {first[-1]:.1f}% with all.",
-        "A line that falls: the network has not enough room for so many tasks.",
+        "A line that falls: fitted on more tasks for as many epochs, the network is less accurate "
+        "on this one.",
         draw,
     )
 
@@ -198,7 +200,7 @@ def search_drawings(
     return [
         _members_drawing(done, found.best, words),
         _cost_drawing(done, found, words),
-        _importance_drawing(importance, words),
+        _importance_drawing(importance, f"{words} over {len(judged(rows))} trials"),
     ]
 
 
@@ -211,9 +213,9 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         for row in rows:
             lines.setdefault(row.values.get(_TASKS), []).append(row)
         order = sorted(lines, key=lambda tasks: tasks or 0)
-        colours = mpl.colormaps["viridis"](np.linspace(0.2, 0.88, len(order)))
+        looks = in_order(len(order))
         ends, labels = [], []
-        for tasks, colour in zip(order, colours, strict=True):
+        for tasks, (colour, _) in zip(order, looks, strict=True):
             by_size: dict[int, list[float]] = {}
             for row in lines[tasks]:
                 by_size.setdefault(_zoo_size(row), []).append(100 * row.score)
@@ -223,23 +225,27 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
             ends.append(max(by_size[sizes[-1]]))
             noun = "task" if tasks == 1 else "tasks"
             labels.append("all trials" if tasks is None else f"{tasks} {noun} per member")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        whole_numbers(axes.xaxis)
         axes.set_xlabel("members of the zoo")
         axes.set_ylabel(f"{words} (%)")
         _ring(axes, _zoo_size(best), best)
-        label_ends(axes, ends, labels, list(colours))
+        label_ends(axes, ends, labels, looks)
         return figure
 
     fewest, most = (
         max((row for row in rows if _zoo_size(row) == size), key=lambda row: row.score)
         for size in (min(map(_zoo_size, rows)), max(map(_zoo_size, rows)))
     )
+    text = (
+        f"The {words} of {len(rows)} trials against the members of their zoos: the most with "
+        f"{_zoo_size(fewest)} members is {percent(fewest.score)}"
+    )
+    if most is not fewest:
+        text += f", with {_zoo_size(most)} {percent(most.score)}"
     return Drawing(
         "zoo-size",
         "More members",
-        f"The {words} of {len(rows)} trials against the members of their zoos: the most with "
-        f"{_zoo_size(fewest)} members is {100 * fewest.score:.2f}%, with {_zoo_size(most)} "
-        f"{100 * most.score:.2f}%.",
+        f"{text}.",
         "A dot is a trial; a line goes through the highest of each size; the ring is the best.",
         draw,
     )
@@ -273,22 +279,26 @@ def _cost_drawing(rows: Sequence[Row], found: Findings, words: str) -> Drawing:
             )
         if len({row.images for row in rows}) > 1:
             axes.set_xscale("log")
-            for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-                which(FuncFormatter(lambda images, _: f"{images:,.0f}"))
             axes.tick_params(axis="x", which="both", labelrotation=30)
-        axes.set_xlabel("cost: images its members are fitted on (log scale)")
+        else:
+            whole_numbers(axes.xaxis)
+        for which in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            which(FuncFormatter(lambda images, _: f"{images:,.0f}"))
+        scale = " (log scale)" if axes.get_xscale() == "log" else ""
+        axes.set_xlabel(f"cost: images its members are fitted on{scale}")
         axes.set_ylabel(f"{words} (%)")
         _ring(axes, found.best.images, found.best)
         return figure
 
     least, most = (
-        f"{100 * row.score:.2f}% for {row.images:,}" for row in (found.front[0], found.front[-1])
+        f"{percent(row.score)} for {row.images:,}" for row in (found.front[0], found.front[-1])
     )
+    front = f"goes from {least} images to {most}" if least != most else f"is {least} images"
     return Drawing(
         "cost",
         "What it costs",
         f"The {words} of {len(rows)} trials against the images that their members are fitted "
-        f"on. The front goes from {least} images to {most}.",
+        f"on. The front {front}.",
         "The line is the front: what no trial beats for as much or less. A trial's cost is what it "
         "would take alone.",
         draw,
@@ -299,27 +309,38 @@ def _importance_drawing(importance: Mapping[str, float | None], words: str) -> D
     """The share of the metric's variance between the values of each key."""
 
     def draw() -> Figure:
-        figure, axes = new_axes((8, 1.4 + 0.5 * len(importance)))
+        figure, axes = new_axes((8, 1.6 + 0.5 * len(importance)))
         order = sorted(importance, key=lambda key: importance[key] or 0.0)
         shares = [100 * (importance[key] or 0.0) for key in order]
         axes.barh(order, shares, color=BLUE, height=0.55)
         for place, key in enumerate(order):
             share = importance[key]
-            text = " cannot be told" if share is None else f" {100 * share:.0f}%"
-            axes.annotate(text, xy=(shares[place], place), va="center", color=MUTED)
+            axes.annotate(
+                "cannot be told from chance" if share is None else f"{100 * share:.0f}%",
+                xy=(shares[place], place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                color=MUTED,
+            )
         axes.set_xlim(0, 112)
-        axes.set_xlabel(f"share of the variance of {words}, by one key alone (%)")
+        axes.set_xlabel(f"share of the variance of {words},\nby one key alone (%)")
         axes.grid(visible=False, axis="y")
         return figure
 
-    known = {key: share for key, share in importance.items() if share is not None}
-    told = "; ".join(f"{key} {100 * share:.0f}%" for key, share in known.items())
+    told = (
+        f"{key} {'no more than chance may' if share is None else f'{100 * share:.0f}%'}"
+        for key, share in importance.items()
+    )
     return Drawing(
         "importance",
         "What matters",
         f"How much of the variance of {words} each searched key explains by itself: "
-        f"{told or 'that cannot be told yet'}.",
-        "Numbers of many values are taken in four bins. What two keys do together is not shown.",
+        f"{'; '.join(told)}.",
+        "No more than chance may: dealt to the trials at random, the same scores give the key as "
+        "large a share once in twenty times or more. With few trials they always do; more may "
+        "tell. Numbers of many values are taken in four bins. What two keys do together is not "
+        "shown.",
         draw,
     )
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo_ray.outcomes import difference_text, spread_text
+from zoo_ray.outcomes import difference_text, percent, spread_text
 from zoo_ray.report.drawing import Drawing
 from zoo_ray.report.drawings import bands_drawing
 from zoo_ray.report.html import (
@@ -16,7 +16,6 @@ from zoo_ray.report.html import (
     csv_bytes,
     figure_section,
     numbers,
-    percent,
     spread_cells,
     table,
     timeline_section,
@@ -92,7 +91,7 @@ def study_drawings(study: Study) -> list[Drawing]:
 def _competition_sections(study: StoredCompetition, files: dict[str, bytes]) -> list[str]:
     mean, names = study.mean, study.tasks
     shown = {
-        "mean gain": f"{100 * float(np.nanmean(mean.gain)):+.2f}",
+        "mean gain": f"{100 * float(np.nanmean(mean.gain)):+z.2f}",
         "cases with a gain": f"{100 * mean.positive_share:.0f}%",
         "asymmetry": f"{100 * mean.asymmetry:.2f}",
         "mean accuracy alone": percent(float(mean.alone.mean())),
@@ -209,7 +208,7 @@ def _comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> li
     contenders = [each.contender for each in _grown(study)]
     header = (
         *("", "members", "images", "average accuracy", "minus the first", "learning accuracy"),
-        *("forward transfer", "backward transfer"),
+        *("forward transfer", "backward transfer", "forgetting"),
     )
     rows = [
         (
@@ -221,6 +220,7 @@ def _comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> li
             spread_text(contender.learning_accuracy),
             spread_text(contender.forward_transfer, sign="+"),
             spread_text(contender.backward_transfer, sign="+"),
+            spread_text(contender.forgetting),
         )
         for number, contender in enumerate(contenders)
     ]

@@ -15,6 +15,7 @@ from zoo_ray.outcomes import (
     difference,
     difference_text,
     forward_transfer,
+    percent,
     spread_text,
 )
 from zoo_ray.search.config import MEMBERS_PER_EPISODE, is_maximised
@@ -40,12 +41,12 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
     final = growth.episodes[-1]
     for task, labels in enumerate(growth.tasks):
         end = accuracy[-1, task]
-        cells = [_percent(end)]
+        cells = [percent(end)]
         if arriving:
             arrival = accuracy[task, task]
-            cells = [_percent(arrival), _percent(end), f"{100 * (end - arrival):+.2f}"]
+            cells = [percent(arrival), percent(end), f"{100 * (end - arrival):+z.2f}"]
         elif not final.members_of_task[task]:
-            cells = [f"{_percent(end)} (a guess: no member knows it)"]
+            cells = [f"{percent(end)} (a guess: no member knows it)"]
         table.add_row(
             f"{task + 1}  {escape(labels.name)}",
             str(len(labels.classes)),
@@ -55,7 +56,7 @@ def result_table(growth: Growth, *, title: str) -> RenderableType:
     summary = Table.grid(padding=(0, 2))
     for name, value in growth.metrics()._asdict().items():
         summary.add_row(
-            name.replace("_", " "), "-" if value is None else f"[bold]{_percent(value)}[/bold]"
+            name.replace("_", " "), "-" if value is None else f"[bold]{percent(value)}[/bold]"
         )
     return Group(table, summary)
 
@@ -125,10 +126,10 @@ def competition_rows(
         best, worst = int(np.nanargmax(row)), int(np.nanargmin(row))
         rows.append(
             (
-                _percent(mean.alone[task]),
+                percent(mean.alone[task]),
                 difference_text(Spread.of([float(gains[task]) for gains in helped])),
-                f"{best + 1} ({100 * row[best]:+.2f})",
-                f"{worst + 1} ({100 * row[worst]:+.2f})",
+                f"{best + 1} ({100 * row[best]:+z.2f})",
+                f"{worst + 1} ({100 * row[worst]:+z.2f})",
                 difference_text(Spread.of([float(gains[task]) for gains in helps])),
             )
         )
@@ -197,7 +198,11 @@ def search_table(
     """Trials, best first, with what they cost, and which of them stand out."""
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for header in trial_header(keys, metric):
-        table.add_column(escape(header), justify="right" if header else "left", overflow="fold")
+        table.add_column(
+            escape(header.replace(" ", "\n")),  # on one line it would take the room of others
+            justify="right" if header else "left",
+            overflow="fold",
+        )
     ordered = best_first(rows, metric)
     front = found.front if found else []
     shown = ordered[:_MOST_ROWS]
@@ -216,8 +221,7 @@ def search_table(
 
 def trial_header(keys: Sequence[str], metric: str) -> list[str]:
     """What `trial_cells` are."""
-    names = [*(key.rpartition(".")[2] for key in keys), "members", "images"]
-    names.append(metric.removeprefix("validation_"))
+    names = [*(key.rpartition(".")[2] for key in keys), "members", "images", metric]
     return ["trial", *(name.replace("_", " ") for name in names), ""]
 
 
@@ -227,7 +231,7 @@ def trial_cells(row: Row, found: Findings | None, keys: Sequence[str]) -> list[s
         str(row.members_per_episode) if key == MEMBERS_PER_EPISODE else value_text(row.values[key])
         for key in keys
     ]
-    score = "-" if row.score != row.score else _percent(row.score)
+    score = "-" if row.score != row.score else percent(row.score)
     return [row.name, *values, str(row.members), f"{row.images:,}", score, _remark(row, found)]
 
 
@@ -264,7 +268,3 @@ def task_table(rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}%"

@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from zoo_ray.search.space import Values
 from zoo_ray.search.trials import Status
+from zoo_ray.zoo.boosting import Floats
 
 _BINS = 4
+_DEALS = 1000
 
 
 @dataclass(frozen=True)
@@ -101,23 +104,37 @@ def importance(rows: Sequence[Row], keys: Sequence[str]) -> Mapping[str, float |
     """How much each key matters by itself: the share of the scores' variance that lies between
     its values (the correlation ratio), 0 to 1; numbers of many values in four bins of equal size.
 
-    None where it cannot be told: fewer than two scores that differ, or every trial has a value of
-    its own.
+    None where it cannot be told from chance: of the same scores dealt to the trials at random, one
+    in twenty has as large a share or a larger one (a permutation test). Of few trials that is so
+    whatever they score.
     """
-    done = [row for row in rows if row.status == "complete" and not row.prefix]
+    done = judged(rows)
     scores = np.array([row.score for row in done])
+    if len(set(scores.tolist())) < 2:
+        return dict.fromkeys(keys)
+    scores = (scores - scores.mean()) / scores.std()
+    dealt = np.random.default_rng(0)  # the same for the same trials
     found: dict[str, float | None] = {}
     for key in keys:
-        groups = _groups([row.values[key] for row in done])
-        total = float(((scores - scores.mean()) ** 2).sum()) if len(done) else 0.0
-        labels = sorted(set(groups))
-        if total == 0 or len(labels) in (1, len(done)):
-            found[key] = None
-            continue
-        members = [scores[[group == label for group in groups]] for label in labels]
-        between = sum(len(some) * (some.mean() - scores.mean()) ** 2 for some in members)
-        found[key] = float(between) / total
+        groups = np.array(_groups([row.values[key] for row in done]))
+        share = _share(scores, groups)
+        chance = [_share(dealt.permutation(scores), groups) for _ in range(_DEALS - 1)]
+        as_large = 1 + sum(other >= share - 1e-9 for other in chance)  # it is a deal itself
+        found[key] = share if as_large < _DEALS / 20 else None
     return found
+
+
+def judged(rows: Sequence[Row]) -> list[Row]:
+    """The rows that `importance` looks at."""
+    done = (row for row in rows if row.status == "complete" and not row.prefix)
+    return [row for row in done if not math.isnan(row.score)]
+
+
+def _share(scores: Floats, groups: npt.NDArray[np.int64]) -> float:
+    """Of the variance between groups; of scores of mean 0 and variance 1."""
+    sizes = np.bincount(groups)
+    sums = np.bincount(groups, weights=scores)
+    return float((sums**2 / np.maximum(sizes, 1)).sum() / len(scores))
 
 
 def _groups(values: Sequence[object]) -> list[int]:
