@@ -106,16 +106,21 @@ def _warped(config: BenchmarkConfig, position: int) -> str:
 
 def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int]:
     """A task's classes by number, or a UserError that says which name is nobody's."""
+    others = {
+        read: name
+        for number, name in enumerate(source.class_names)
+        for read in _read_by_yaml(name)
+        if read != number
+    }
     found = []
     for label in config.tasks[position]:
         if isinstance(label, int):
-            for number, name in enumerate(source.class_names):
-                if number != label and label in _read_by_yaml(name):
-                    raise UserError(
-                        f"benchmark.tasks: task {position + 1} names class {label}, and a class of "
-                        f"{printable(config.dataset, limit=200)} is called {name!r}, which YAML "
-                        "takes for a number unless it is in quotes; give names, in quotes"
-                    )
+            if label in others:
+                raise UserError(
+                    f"benchmark.tasks: task {position + 1} names class {label}, and a class of "
+                    f"{printable(config.dataset, limit=200)} is called {others[label]!r}, which "
+                    "YAML takes for a number unless it is in quotes; give names, in quotes"
+                )
             found.append(label)
             continue
         # A source names classes as they can be shown.
