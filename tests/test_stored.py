@@ -272,6 +272,23 @@ def test_runs_that_are_not_there_or_not_grown_are_told(grown):
     assert so_far.confusion() is None
 
 
+@pytest.mark.parametrize("ahead", ["episodes", "results"])
+def test_tables_that_are_read_while_they_are_written_are_of_one_episode(grown, ahead):
+    run = grown[0]
+    store = run._store
+    tables = {key: store.read_table("zoo", f"{key}.parquet") for key in ("episodes", "results")}
+    behind = "results" if ahead == "episodes" else "episodes"
+    kept = [row for row, episode in enumerate(tables[behind]["episode"]) if episode < 3]
+    tables[behind] = {key: [column[r] for r in kept] for key, column in tables[behind].items()}
+    store.create_run("read", run.record)
+    try:
+        store.write_results("read", **tables)
+        half = StoredRun(store, "read", grown=False)
+        assert (len(half.accuracy), half.members) == (2, run.members[:2])
+    finally:
+        store.remove("runs/read")
+
+
 @pytest.mark.parametrize(
     "zoo", [{}, {"closing_rounds": 2}, {"mode": "multitask", "rounds": 3, "warm_start": True}]
 )
@@ -293,7 +310,7 @@ def test_a_run_that_was_cut_short_is_the_run_of_what_there_is(folder, tmp_path, 
         assert not run.grown
         assert run.metrics == whole.metrics(episode=episode)
         assert run.rules.members == len(run.members)
-        assert "It grows on: " in report_page([run]).html
+        assert "Not grown to its end: " in report_page([run]).html
         images = np.zeros((1, 28, 28, 1), np.uint8)
         if rules.arriving and episode < 3:
             with pytest.raises(UserError, match="run z has no such task so far"):

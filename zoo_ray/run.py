@@ -387,7 +387,7 @@ def other_benchmark(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 
 def another_name(name: str, store: str) -> str:
     """What to do where a name is another configuration's."""
-    remove = shlex.join(["rm", name, "--store", store])
+    remove = shlex.join(["run_cluster.py", "rm", name, "--store", store])
     return f"give another --name, or remove what has this one: {remove}"
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import ZooConfig, shown, validate
+from zoo_ray.counts import counted
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.outcomes import percent
@@ -82,6 +83,9 @@ class StoredRun:
         rules = replace(rules, weights_source=record.weights_source)
         self._store = store
         try:
+            # Of two tables that are being written one may be ahead.
+            last = int(min(max(episodes["episode"]), max(results["episode"])))
+            episodes, results = (_until(last, table) for table in (episodes, results))
             self.members = [
                 StoredMember(int(episode), tuple(map(int, tasks)), str(digest))
                 for episode, tasks, digest in zip(
@@ -89,7 +93,6 @@ class StoredRun:
                 )
             ]
             self.weights = [[float(w) for w in row] for row in episodes["weights"]]
-            last = int(max(results["episode"]))
             self.rules: Rules = rules.so_far(min(last, rules.episodes))
             self.grown = self.rules == rules
             self.tasks: list[TaskRecord] = record.tasks[: self.rules.tasks]
@@ -111,12 +114,14 @@ class StoredRun:
 
     def __repr__(self) -> str:
         return (
-            f"run {self.name}: {len(self.tasks)} tasks, {len(self.members)} members, "
-            f"average accuracy {percent(self.metrics.average_accuracy)}"
+            f"run {self.name}: {counted(len(self.tasks), 'task')}, "
+            f"{counted(len(self.members), 'member')}, average accuracy "
+            f"{percent(self.metrics.average_accuracy)}"
         )
 
     def _check_positions(self, results: dict[str, list[Any]]) -> None:
-        """Raise IndexError if a table names a task or an episode that the run does not have."""
+        """Raise IndexError if a table names a task or an episode that the run does not have, or
+        lacks a member."""
         # numpy would take -1 for the last.
         tasks = [*results["task"], *(task for member in self.members for task in member.tasks)]
         episodes = [*results["episode"], *(member.episode for member in self.members)]
@@ -124,6 +129,7 @@ class StoredRun:
             not all(0 <= task < len(self.tasks) for task in tasks)
             or not all(1 <= episode <= self.rules.episodes for episode in episodes)
             or any(len(row) > len(self.tasks) for row in self.weights)
+            or len(self.members) != self.rules.members
         ):
             raise IndexError
 
@@ -162,6 +168,8 @@ class StoredRun:
         table = self._store.read_table(self.name, "confusion.parquet")
         if table is None or not self.grown:
             return None
+        if table["episode"] and max(table["episode"]) != len(self.accuracy):
+            return None  # it is that of a shorter stream
         found = [np.zeros((len(t.classes),) * 2, dtype=np.int64) for t in self.tasks]
         try:
             for task, label, taken_for, samples in zip(
@@ -315,3 +323,9 @@ class StoredRun:
                 f"member {member.digest[:12]} cannot predict these: {error}"
                 + (f"; {self._store.shown}/{code} has the file as it was" if kept else "")
             ) from None
+
+
+def _until(episode: int, table: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The rows of a run's table that are of an episode or earlier."""
+    kept = [row for row, its in enumerate(table["episode"]) if its <= episode]
+    return {key: [column[row] for row in kept] for key, column in table.items()}

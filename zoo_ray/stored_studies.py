@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
+from zoo_ray.counts import counted
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
 from zoo_ray.outcomes import percent
@@ -176,8 +177,9 @@ class StoredCompetition(StoredStudy):
 
     def __repr__(self) -> str:
         return (
-            f"competition study {self.name}: {len(self.tasks)} tasks, {len(self.by_seed)} seeds, "
-            f"average accuracy alone {percent(float(self.mean.alone.mean()))}"
+            f"competition study {self.name}: {len(self.tasks)} tasks, "
+            f"{counted(len(self.by_seed), 'seed')}, average accuracy alone "
+            f"{percent(float(self.mean.alone.mean()))}"
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -211,8 +213,8 @@ class StoredComparison(StoredStudy):
         means = {c.name: c.average_accuracy.mean for c in self.contenders if c.average_accuracy}
         best = max(means, key=means.__getitem__, default=None)
         return (
-            f"comparison {self.name}: {len(self.contenders)} contenders, "
-            f"{len(self.run_names)} zoos"
+            f"comparison {self.name}: {counted(len(self.contenders), 'contender')}, "
+            f"{counted(len(self.run_names), 'zoo')}"
             + ("" if best is None else f", best average accuracy {percent(means[best])} ({best})")
         )
 
@@ -255,7 +257,7 @@ class StoredSearch(StoredStudy):
     def __repr__(self) -> str:
         trials = sum(not row.prefix for row in self.rows)
         found, words = self.findings, self.metric.replace("_", " ")
-        return f"search {self.name}: {trials} trials" + (
+        return f"search {self.name}: {counted(trials, 'trial')}" + (
             "" if found is None else f", best {words} {percent(found.best.score)}"
         )
 

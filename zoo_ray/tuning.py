@@ -6,9 +6,10 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -36,6 +37,7 @@ from zoo_ray.search.results import Findings, Row, findings, importance
 from zoo_ray.search.space import Values
 from zoo_ray.search.trials import OPTUNA_BATCH, EpisodeReport, Trial, Trials, zoo_report
 from zoo_ray.store import (
+    CorruptMember,
     SearchRecord,
     Store,
     StoredPredictions,
@@ -46,7 +48,12 @@ from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import settled_episodes
 from zoo_ray.zoo.weights import with_source
 
+if TYPE_CHECKING:
+    from functools import _lru_cache_wrapper
+
 _FEW_TRIALS = 4
+_KEPT = 500
+"""Members whose predictions are kept in memory while trials that share them are read."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ def search(
     store = Store(config.base.store)
     record = store.read_search(check_name(name))
     before = store.read_trials(name) or {}
-    ended_before = before.get("status", []).count("complete") >= config.trials
+    ended_before = {*before.get("status", [])} == {"complete"}
     with contextlib.ExitStack() as until_done:
         plan = _plan(
             config,
@@ -152,7 +159,7 @@ def search(
         claimed = {*store.read_wanted(search_folder(name)), *chain(*before.get("digests", []))}
         store.write_wanted(search_folder(name), sorted(claimed))
         tally = Tally(call=uuid.uuid4().hex)
-        trials = _read_again(config, plan, store, tally=tally) if ended_before else None
+        trials = _read_again(config, plan, store, on_progress) if ended_before else None
         if trials is None:
             trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
             _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
@@ -179,9 +186,7 @@ def search(
     zoos: Sequence[Growth] = []
     test_accuracy = None
     if found:
-        zoos = _zoos(found.best.values, config, plan, store, score_test=True, tally=tally)
-        if not all(zoo.finished for zoo in zoos):
-            raise UserError(not_shared(store))
+        zoos = _zoos(found.best.values, config, plan, store, tally=tally)
         test_accuracy = float(np.mean([zoo.metrics().average_accuracy for zoo in zoos]))
         store.write_trials(name, _columns(rows, config, found, test_accuracy=test_accuracy))
     weight = importance(rows, list(config.space))
@@ -232,17 +237,27 @@ def _plan(
     return plan
 
 
-def _read_again(config: SearchConfig, plan: Plan, store: Store, *, tally: Tally) -> Trials | None:
+def _read_again(
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    on_progress: Callable[[SearchProgress, Trials], None],
+) -> Trials | None:
     """The trials of a search that has ended, from the store alone; None: that does not hold all."""
     if config.scheduler != "none" or config.budget.hours is not None:
         return None  # which trials were stopped, and when, the store does not say
     trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
+    read = _reader(store)
     while (trial := trials.begin()) is not None:
-        zoos = _zoos(trial.values, config, plan, store, score_test=False, tally=tally)
-        if not all(zoo.finished for zoo in zoos):
+        try:
+            zoos = _grown(trial.values, config, plan, store, read)
+        except (UserError, CorruptMember):  # a member is missing, or damaged
             return None
         trial.reports = _reports(zoos)
         trial.status = "complete"
+        members = read.cache_info().misses
+        progress = SearchProgress(members, waiting=0, first_fit=None, fits=(), problems={})
+        on_progress(progress, trials)
     return trials
 
 
@@ -306,19 +321,42 @@ def _plans(values: Values, config: SearchConfig, plan: Plan) -> list[Plan]:
     return [plan.vary(config.run_config(values, seed=seed)) for seed in config.all_seeds]
 
 
+def _reader(store: Store) -> "_lru_cache_wrapper[StoredPredictions]":
+    """Reads members by their digests, those read last not again."""
+    return lru_cache(_KEPT)(partial(predictions_of, store))
+
+
+def _grown(
+    values: Values,
+    config: SearchConfig,
+    plan: Plan,
+    store: Store,
+    read: Callable[[str], StoredPredictions],
+) -> list[Growth]:
+    """Zoos whose members are all in the store, test parts not scored; UserError: one is not."""
+    zoos = [one.growth(score_test=False) for one in _plans(values, config, plan)]
+    for zoo in zoos:
+        while not zoo.ended:
+            for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
+                fold(zoo, store, digest, read(digest))
+        if zoo.problem:
+            raise UserError(zoo.problem)
+    return zoos
+
+
 def _zoos(
     values: Values,
     config: SearchConfig,
     plan: Plan,
     store: Store,
     *,
-    score_test: bool,
     tally: Tally,
 ) -> list[Growth]:
-    """As far as the store's members take them."""
-    zoos = [one.growth(score_test=score_test) for one in _plans(values, config, plan)]
+    zoos = [one.growth() for one in _plans(values, config, plan)]
     for zoo in zoos:
         replay(zoo, store, tally=tally)
+        if not zoo.finished:
+            raise UserError(not_shared(store))
     return zoos
 
 
@@ -353,7 +391,7 @@ def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Stor
         blind = len(settled_episodes(rules, complete=0)) == rules.episodes
         if not blind or rules.count_penalty or rules.closing_rounds:
             continue
-        read: dict[str, StoredPredictions] = {}
+        read = _reader(store)
         for fewer in range(1, row.members_per_episode):
             values = dict(row.values) | {_M: fewer}
             if values not in tried:
@@ -368,15 +406,9 @@ def _prefix(
     config: SearchConfig,
     plan: Plan,
     store: Store,
-    read: dict[str, StoredPredictions],
+    read: Callable[[str], StoredPredictions],
 ) -> Row:
-    zoos = [smaller.growth(score_test=False) for smaller in _plans(values, config, plan)]
-    for zoo in zoos:
-        while not zoo.finished:
-            for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
-                stored = read.get(digest) or predictions_of(store, digest)
-                read[digest] = stored
-                fold(zoo, store, digest, stored)
+    zoos = _grown(values, config, plan, store, read)
     trial = Trial(row.trial - 1, values, status="complete", reports=_reports(zoos))
     return replace(_row(trial, config), prefix=True)
 
@@ -411,7 +443,9 @@ def _record(
         differing += [
             f"base.{it}" for it in (other_tasks(there.tasks, now.tasks) or longer, *others)
         ]
-    if there.weights_source != now.weights_source and not differing:
+    # Older records have the base's rule alone.
+    same = there.weights_source in (now.weights_source, plan.rules.weights_source)
+    if not same and not differing:
         differing.append("zoo.weights (its file)")
     if differing:
         raise UserError(

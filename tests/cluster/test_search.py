@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow.parquet
@@ -138,9 +139,29 @@ def test_a_search_goes_on_with_the_rules_it_was_begun_with(
     own_code._load.cache_clear()
     with pytest.raises(UserError, match=r"--name rules: .*: zoo\.weights \(its file\); give"):
         search(config, name="rules")
+    path = tmp_path / "store/searches/rules/search.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights_source": ""}))
+    with pytest.raises(KeyboardInterrupt):  # an older record has the base's rule alone
+        search(config, name="rules")
     nowhere = read_search(write(space={"zoo.weights": {"choice": ["nowhere.rule"]}}))
     with pytest.raises(UserError, match=r"zoo\.weights = nowhere\.rule: there is no module nowh"):
         search(nowhere, name="none")
+
+
+@pytest.mark.slow
+def test_an_interrupted_search_leaves_no_trial_behind(write, tmp_path):
+    def interrupt(progress, _trials):
+        if progress.members_done >= 2:
+            raise KeyboardInterrupt
+
+    threads = {*threading.enumerate()}
+    config = read_search(write())
+    with pytest.raises(KeyboardInterrupt):
+        search(config, name="pairs", on_progress=interrupt)
+    assert {*threading.enumerate()} <= threads
+    wait_until(lambda: not pids_of("ray::SearchDriver"))
+    search(config, name="pairs")
+    assert len(table(tmp_path)) == 9
 
 
 @pytest.mark.slow

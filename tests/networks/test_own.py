@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import os
 
 import pytest
 import torch
 from toys import TRUNK
 
+from zoo_ray import own_code
 from zoo_ray.networks import build_network
 from zoo_ray.networks.own import UnusableCode, build_trunk, check_trunk, trunk_key
 
@@ -83,6 +85,14 @@ def test_a_file_that_changed_since_it_was_imported_is_what_it_is_now(write_modul
     importlib.import_module(module)
     (tmp_path / f"{module}.py").write_text(TRUNK)
     check(f"{module}.Tiny")
+
+
+def test_a_file_that_is_as_it_was_when_it_was_imported_is_run_once(write_module, tmp_path):
+    module = write_module(TRUNK)
+    os.utime(tmp_path / f"{module}.py", (0, 0))
+    imported = importlib.import_module(module)
+    check(f"{module}.Tiny")
+    assert own_code.find_own(f"{module}.Tiny").found is imported.Tiny
 
 
 @pytest.mark.parametrize(

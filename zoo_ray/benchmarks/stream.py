@@ -1,6 +1,6 @@
 """A data set and a configuration -> an ordered stream of tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +34,13 @@ def load_stream(config: BenchmarkConfig, source: Source | None = None) -> list[T
         UserError: no such data set; files missing or damaged; a class without samples.
     """
     source = _whole(_given(config, source), config)
-    tasks = [_numbers(source, config, position) for position in range(len(config.tasks))]
+    others = {
+        read: name
+        for number, name in enumerate(source.class_names)
+        for read in _read_by_yaml(name)
+        if read != number
+    }
+    tasks = [_numbers(source, config, position, others) for position in range(len(config.tasks))]
     # All cuts come before all images: what is wrong shows before the work of decoding.
     cuts = [_cut(source, config, position, classes) for position, classes in enumerate(tasks)]
     names = unique(
@@ -104,14 +110,10 @@ def _warped(config: BenchmarkConfig, position: int) -> str:
     return turned + (f" permuted {number}" if number else "")
 
 
-def _numbers(source: Source, config: BenchmarkConfig, position: int) -> list[int]:
+def _numbers(
+    source: Source, config: BenchmarkConfig, position: int, others: Mapping[int, str]
+) -> list[int]:
     """A task's classes by number, or a UserError that says which name is nobody's."""
-    others = {
-        read: name
-        for number, name in enumerate(source.class_names)
-        for read in _read_by_yaml(name)
-        if read != number
-    }
     found = []
     for label in config.tasks[position]:
         if isinstance(label, int):

@@ -24,6 +24,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import EpisodeReport, Status, Trial, Trials, zoo_report
+from zoo_ray.stops import Stopped
 from zoo_ray.task import Task
 
 log = logging.getLogger("zoo_ray")
@@ -272,7 +273,9 @@ def search_on_ray(
         thread.start()
         try:
             yield
-        except Exception:
+        except Stopped:
+            raise
+        except BaseException:  # an interrupted cell of a notebook, too
             _stop(here, driver, thread)
             raise
         _stop(here, driver, thread)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from zoo_ray.counts import counted
 from zoo_ray.report.drawing import (
     BLUE,
     INK,
@@ -73,8 +74,9 @@ def accuracy_drawing(
     return Drawing(
         "accuracy",
         "Accuracy against episode",
-        f"Lines of test accuracy for {len(tasks)} tasks over {len(accuracy)} episodes; the mean of "
-        f"the tasks seen goes from {means[0]:.1f}% to {means[-1]:.1f}%.",
+        f"Lines of test accuracy for {counted(len(tasks), 'task')} over "
+        f"{counted(len(accuracy), 'episode')}; the mean of the tasks seen goes from "
+        f"{means[0]:.1f}% to {means[-1]:.1f}%.",
         caption,
         draw,
     )
@@ -144,8 +146,8 @@ def matrix_drawing(accuracy: Floats, tasks: Sequence[str]) -> Drawing:
     return Drawing(
         "matrix",
         "Accuracy of every task after every episode",
-        f"A heat map of {accuracy.shape[0]} episodes by {len(tasks)} tasks. In the end the lowest "
-        f"is {tasks[worst]} with {last[worst]:.1f}%.",
+        f"A heat map of {counted(len(accuracy), 'episode')} by {counted(len(tasks), 'task')}. In "
+        f"the end the lowest is {tasks[worst]} with {last[worst]:.1f}%.",
         "Read down a column: what the zoo comes to know of a task after it has arrived.",
         draw,
     )

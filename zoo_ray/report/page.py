@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.members.spec import RECIPE_DEFAULTS
 from zoo_ray.outcomes import Spread, percent, spread_text
@@ -156,10 +157,13 @@ def _summary(run: StoredRun) -> str:
     }
     unknown = int((run.counts[-1] == 0).sum())
     guess = f" No member knows {unknown} of them, which count as guessed." if unknown else ""
-    so_far = "" if run.grown else f" It grows on: this is after episode {len(run.accuracy)}."
+    so_far = (
+        "" if run.grown else f" Not grown to its end: this is after episode {len(run.accuracy)}."
+    )
     return (
-        f"<p>A Model Zoo of {len(run.members)} members on {len(run.tasks)} tasks "
-        f"({escape(run.rules.mode)}, seed {run.rules.seed}).{so_far}{guess}</p>{cards(shown)}"
+        f"<p>A Model Zoo of {counted(len(run.members), 'member')} on "
+        f"{counted(len(run.tasks), 'task')} ({escape(run.rules.mode)}, seed {run.rules.seed})."
+        f"{so_far}{guess}</p>{cards(shown)}"
     )
 
 
