@@ -104,8 +104,8 @@ def _load(name: str) -> tuple[ModuleType, bytes]:
         raise UnusableCode(
             f"there is no module {name} in the working directory or elsewhere on Python's path"
         )
-    content = Path(found.origin).read_bytes()
     path = Path(found.origin)
+    content = path.read_bytes()
     if not imported_before or is_installed(path) or path.stat().st_mtime < _process_start():
         return importlib.import_module(name), content
     # What a notebook imported may be older than the file.
