@@ -1,11 +1,11 @@
 """What Ray knows of workers, and of those that are gone."""
 
 import contextlib
-import os
-import signal
 from typing import Any
 
 import ray
+from ray import ActorID
+from ray._private.worker import global_worker
 from ray.util.state import get_actor, get_log, list_actors
 
 _LOG_LINES = 200
@@ -37,8 +37,10 @@ def end_controllers() -> None:
     ]
     with contextlib.suppress(Exception):  # they may be gone, or all of Ray
         for actor in list_actors(_gcs_address(), filters=ours, timeout=10):
-            if actor.pid:
-                os.kill(actor.pid, signal.SIGKILL)
+            # `ray.kill` takes a handle, which Train has. Of a process that is killed without Ray,
+            # Ray prints a paragraph.
+            kill: Any = global_worker.core_worker.kill_actor  # type: ignore[attr-defined]
+            kill(ActorID.from_hex(actor.actor_id), True)
 
 
 def is_dead(worker: Any, node: str) -> bool:

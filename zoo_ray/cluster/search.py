@@ -18,7 +18,7 @@ from ray.tune.search import Searcher
 
 from zoo_ray.cluster.ask import ask
 from zoo_ray.cluster.job import Job
-from zoo_ray.cluster.session import work
+from zoo_ray.cluster.session import interrupted_later, work
 from zoo_ray.cluster.zoos import ZooJob, ZoosDriver
 from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
@@ -297,9 +297,10 @@ def search_on_ray(
 def _stop(here: _Here, driver: Any, thread: threading.Thread) -> None:
     """Let Tune's thread end before Ray does."""
     here.over.set()
-    with contextlib.suppress(Exception):  # it may be gone
-        driver.end.remote()
-    thread.join(timeout=_TUNE_ENDS_S)
+    with interrupted_later():
+        with contextlib.suppress(Exception):  # it may be gone
+            driver.end.remote()
+        thread.join(timeout=_TUNE_ENDS_S)
 
 
 def _tune(config: SearchConfig, driver: Any, here: _Here, folder: str) -> None:

@@ -250,7 +250,8 @@ def _until_done() -> Iterator[None]:
     except Stopped:
         raise  # Ray's own end would take its time
     except BaseException:
-        ray.shutdown()
+        with interrupted_later():
+            ray.shutdown()
         raise
     ray.shutdown()
 
@@ -290,7 +291,7 @@ def _start_local_ray() -> None:
 
 def _init(**options: Any) -> None:
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with _interrupted_later():
+    with interrupted_later():
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     # Ray takes SIGTERM for itself.
     if threading.current_thread() is threading.main_thread():
@@ -298,9 +299,9 @@ def _init(**options: Any) -> None:
 
 
 @contextlib.contextmanager
-def _interrupted_later() -> Iterator[None]:
-    """Let KeyboardInterrupt wait: a Ray that it interrupts at the start ends the process a minute
-    later. A command's stop does not wait (see zoo_ray.stops)."""
+def interrupted_later() -> Iterator[None]:
+    """Let KeyboardInterrupt wait: a Ray that it interrupts at its start or end ends the process
+    soon. A command's stop does not wait (see zoo_ray.stops)."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
@@ -468,10 +469,11 @@ class _Groups:
         """End all groups, whatever they do: one that still asks a Ray that this process has left
         ends the process."""
         self._over.set()
-        give_up = time.monotonic() + _PLACELESS_END_S
-        while self._any_alive() and time.monotonic() < give_up:
-            end_controllers()
-            self._wait(_POLL_S)  # another may be about to start
+        give_up = time.monotonic() + _GROUPS_END_S
+        with interrupted_later():
+            while self._any_alive() and time.monotonic() < give_up:
+                end_controllers()
+                self._wait(_POLL_S)  # another may be about to start
 
     def _wait(self, for_s: float) -> None:
         deadline = time.monotonic() + for_s

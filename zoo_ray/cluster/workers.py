@@ -63,15 +63,16 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int, over: thread
         driver: handle of the driver.
         first_rank: of the group's workers among all of the run.
         size: how many workers the group has.
-        over: set when a group that ends early is not to be followed by another.
+        over: set when no group is to begin any more.
 
     Raises:
         Exception: the group ended early, or could not start.
     """
     restarts = 0
-    while True:
+    while not over.is_set():
         try:
-            return _run_group(job, driver, first_rank=first_rank, size=size)
+            _run_group(job, driver, first_rank=first_rank, size=size)
+            return
         except (RayActorError, ControllerError) as error:
             # Train's controller has died; or a worker died while it was replacing another, where
             # it gives up.
@@ -79,7 +80,7 @@ def run_group(*, job: Job, driver: Any, first_rank: int, size: int, over: thread
             # Nodes that are to be launched, or another's workers, take as long as they take.
             restarts += not isinstance(died, WorkerGroupStartupTimeoutError)
             # Without a Ray all is over, and another try would start one.
-            given_up = restarts > GROUP_RESTARTS or over.is_set() or not ray.is_initialized()
+            given_up = restarts > GROUP_RESTARTS or not ray.is_initialized()
             if not isinstance(died, _PASSING) or given_up:
                 raise
 
