@@ -34,13 +34,7 @@ Auto = Literal["auto"]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 
 
-def _not_a_bool(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("Input should be a number, not true or false")
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_not_a_bool)]
+Number = Annotated[float, Field(strict=True)]
 
 
 def _what_ray_can_count(value: float) -> float:
@@ -104,7 +98,7 @@ class BenchmarkConfig(Section):
     tasks: list[Annotated[list[Class], Field(min_length=1)]] = Field(min_length=1)
     """Class numbers, or names, of each task, in the order in which the tasks arrive."""
     order_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] | None = None
-    """Decides a random order in which they arrive instead, another one for a longer list; null: as
+    """Decides a random order in which tasks arrive instead, another one for a longer list; null: as
     they are given."""
     rotate: list[Annotated[Number, Field(ge=-360, le=360)]] | None = None
     """Degrees by which each task's images are turned, anticlockwise; null: none are."""
@@ -113,17 +107,17 @@ class BenchmarkConfig(Section):
     label_noise: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Share of the training labels (after the validation split) that a uniform draw replaces."""
     noise_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
-    """Decides which labels, and by which."""
+    """Decides which labels are replaced, and by which."""
     samples_per_class: Count | None = None
     """The first so many training samples of each class are used; null: all of them."""
     test_share: Annotated[Number, Field(gt=0, lt=1)] = 0.2
     """Share of each class's samples set aside as the test split, of data that have none: at least
     one, and at least one stays."""
     split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
-    """Decides which."""
+    """Decides which samples are the test split."""
     image_size: Annotated[tuple[int, int], BeforeValidator(_height_and_width)] | None = None
-    """Height and width to which every image is scaled, so that it covers them, and cut at its
-    centre; one number is both; null: images stay as they are, and must be of one size."""
+    """Height and width, of 8 to 1024 pixels, to which every image is scaled, so that it covers
+    them, and cut at its centre; one number is both; null: images stay, and must be of one size."""
     validation: Fraction = 0.0
     """Share of each class's training samples set aside as the task's validation part."""
     data_dir: str = Field(default="data", min_length=1)
@@ -271,7 +265,9 @@ class RecipeConfig(Section):
     dropout: Fraction = 0.0
     """Share of the activations that a wide residual network sets to 0 within its blocks."""
     epochs: Count = 5
+    """Passes over all samples of a member's tasks."""
     batch: Count = 16
+    """Images of a step."""
     lr: Number = Field(default=0.01, gt=0, le=1e6)
     """Initial learning rate."""
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -338,9 +334,11 @@ class ZooConfig(Section):
     tasks there from the start: `multitask`: rounds of
     members, tasks drawn by boosting weights; `multihead`: a member on all tasks."""
     tasks_per_member: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 2
+    """How many tasks a member is fitted on, the newest among them; fewer while there are fewer."""
     members_per_episode: Annotated[int, Field(ge=1, le=10_000, strict=True)] = 1
-    """Or per round, or in all of `multihead`."""
+    """Members of each episode; or per round, or in all of `multihead`."""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    """Decides draws and fits."""
     replay: Annotated[Number, Field(ge=0.0001, le=1)] = 1.0
     """Share of a past task's samples that a new member may see."""
     rounds: Annotated[int, Field(ge=1, le=10_000, strict=True)] | None = None

@@ -87,7 +87,7 @@ class BudgetConfig(Section):
     members: Count | None = None
     """When its trials have asked for so many members, shared ones counted for each."""
     hours: Annotated[Number, Field(gt=0, le=1e5)] | None = None
-    """After so long; trials under way end then, too."""
+    """When it has gone on for so long; trials under way end then, too."""
 
 
 class SearchConfig(Section):
