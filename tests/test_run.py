@@ -167,6 +167,11 @@ def test_averages_over_flips_that_no_fit_has_seen_are_warned_of(run_config, capl
         assert ("recipe.flip: true" in caplog.text) == told
 
 
+def test_tasks_of_one_class_are_warned_of(run_config, caplog):
+    plan_run(run_config(benchmark={"tasks": [[0, 1], [2], [3]]}))
+    assert "2 tasks have one class (the first: 2)" in caplog.text
+
+
 def test_how_many_fit_is_no_part_of_a_run(run_config):
     grow(run_config(), name="run")
     assert grow(run_config(workers={"cpus": 1}), name="run").fitted == 0

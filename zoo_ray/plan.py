@@ -11,6 +11,7 @@ from typing import Any
 from zoo_ray.benchmarks import Source, load_stream
 from zoo_ray.benchmarks.names import printable
 from zoo_ray.config import RunConfig
+from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.members.spec import Precision, Recipe
@@ -141,6 +142,13 @@ def plan_run(
             "(in height and width by benchmark.image_size)"
         )
     _check_image_size(config, shape)
+    trivial = [task.name for task in tasks if len(task.classes) == 1]
+    if trivial:
+        log.warning(
+            "benchmark.tasks: %s one class (the first: %s), which is predicted whatever is learned",
+            f"{counted(len(trivial), 'task')} {'has' if len(trivial) == 1 else 'have'}",
+            trivial[0],
+        )
     recipe = _resolve_recipe(config, channels=shape[2], precision=precision, workers=workers)
     return Plan(
         config=config,
