@@ -15,7 +15,9 @@ from zoo_ray.competition import compete
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.report.page import report_page
+from zoo_ray.report.study_drawings import search_drawings
 from zoo_ray.report.study_sections import study_drawings
+from zoo_ray.search.results import Row, findings
 from zoo_ray.store import SearchRecord, Store
 from zoo_ray.stored_studies import find_stored
 
@@ -187,12 +189,24 @@ def test_trials_of_one_size_and_cost_have_one_tick_and_are_told_once(tmp_path):
     searched(store, **alike)
     (study,) = find_stored(store, ["s"]).studies
     size, cost, _ = study_drawings(study)
-    assert size.text.endswith("the most with 5 members is 90.00%.")
+    assert size.text.endswith("the best with 5 members is 90.00%.")
     assert cost.text.endswith("The front is 90.00% for 2,604 images.")
     for drawing in (size, cost):
         (axes,) = drawing.draw().axes
         assert all(tick % 1 == 0 for tick in axes.get_xticks())
     assert "log" not in axes.get_xlabel()
+
+
+def test_where_less_is_better_the_best_of_each_size_is_the_least():
+    rows = [
+        Row(trial, 1, False, {}, "complete", None, 3, size, 900, score, [score], 0.9, [])
+        for trial, size, score in ((1, 3, 0.2), (2, 3, 0.1), (3, 6, 0.4))
+    ]
+    found = findings(rows, maximised=False, validation_samples=None)
+    size, *_ = search_drawings(rows, found, {"recipe.lr": None}, metric="validation_forgetting")
+    assert size.text.endswith("the best with 3 members is 10.00%, with 6 40.00%.")
+    (axes,) = size.draw().axes
+    assert [10, 40] in [list(line.get_ydata()) for line in axes.lines]
 
 
 def test_a_search_of_an_older_zoo_ray_or_without_a_complete_trial_is_shown(tmp_path):

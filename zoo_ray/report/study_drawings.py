@@ -1,6 +1,6 @@
 """The figures of comparisons, of searches, and of studies of task competition."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from zoo_ray.report.drawing import (
     whole_ticks,
     write_numbers,
 )
+from zoo_ray.search.config import is_maximised
 from zoo_ray.search.results import Findings, Row, judged
 from zoo_ray.search.space import value_text
 from zoo_ray.zoo.boosting import Floats
@@ -198,13 +199,15 @@ def search_drawings(
     done = [row for row in rows if row.status == "complete"]
     words = metric.replace("_", " ")
     return [
-        _members_drawing(done, found.best, words),
+        _members_drawing(done, found.best, words, best_of=max if is_maximised(metric) else min),
         _cost_drawing(done, found, words),
         _importance_drawing(importance, f"{words} over {len(judged(rows))} trials"),
     ]
 
 
-def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
+def _members_drawing(
+    rows: Sequence[Row], best: Row, words: str, *, best_of: Callable[..., Any]
+) -> Drawing:
     """The metric against the number of members, a line for each number of tasks per member."""
 
     def draw() -> Figure:
@@ -221,8 +224,10 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
                 by_size.setdefault(_zoo_size(row), []).append(100 * row.score)
                 axes.plot(_zoo_size(row), 100 * row.score, "o", color=colour, ms=5)
             sizes = sorted(by_size)
-            axes.plot(sizes, [max(by_size[size]) for size in sizes], color=colour, linewidth=1.6)
-            ends.append(max(by_size[sizes[-1]]))
+            axes.plot(
+                sizes, [best_of(by_size[size]) for size in sizes], color=colour, linewidth=1.6
+            )
+            ends.append(best_of(by_size[sizes[-1]]))
             noun = "task" if tasks == 1 else "tasks"
             labels.append("all trials" if tasks is None else f"{tasks} {noun} per member")
         whole_numbers(axes.xaxis)
@@ -233,11 +238,11 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         return figure
 
     fewest, most = (
-        max((row for row in rows if _zoo_size(row) == size), key=lambda row: row.score)
+        best_of((row for row in rows if _zoo_size(row) == size), key=lambda row: row.score)
         for size in (min(map(_zoo_size, rows)), max(map(_zoo_size, rows)))
     )
     text = (
-        f"The {words} of {len(rows)} trials against the members of their zoos: the most with "
+        f"The {words} of {len(rows)} trials against the members of their zoos: the best with "
         f"{_zoo_size(fewest)} members is {percent(fewest.score)}"
     )
     if most is not fewest:
@@ -246,7 +251,7 @@ def _members_drawing(rows: Sequence[Row], best: Row, words: str) -> Drawing:
         "zoo-size",
         "More members",
         f"{text}.",
-        "A dot is a trial; a line goes through the highest of each size; the ring is the best.",
+        "A dot is a trial; a line goes through the best of each size; the ring is the best.",
         draw,
     )
 
@@ -299,8 +304,8 @@ def _cost_drawing(rows: Sequence[Row], found: Findings, words: str) -> Drawing:
         "What it costs",
         f"The {words} of {len(rows)} trials against the images that their members are fitted "
         f"on. The front {front}.",
-        "The line is the front: what no trial beats for as much or less. A trial's cost is what it "
-        "would take alone.",
+        f"The {'line is the front' if len(found.front) > 1 else 'front is one trial'}: what no "
+        "trial beats for as much or less. A trial's cost is what it would take alone.",
         draw,
     )
 
