@@ -198,6 +198,17 @@ def test_what_is_grown_already_is_recorded_before_the_rest_is_fitted(config, mon
     assert len(digests(config, "c.isolated.0")) == 3
 
 
+def test_a_run_is_written_as_soon_as_its_zoo_is_grown(config):
+    contenders = [mode_contender(config, mode) for mode in ("uniform", "multihead")]
+    seen = set()
+
+    def look(*_):
+        seen.add(Store(config.store).read_table("c.uniform.0", "confusion.parquet") is not None)
+
+    compare(config, contenders=contenders, seeds=[0], name="c", on_progress=look)
+    assert seen == {False, True}
+
+
 def test_auto_precision_is_what_it_was(config, monkeypatch):
     """Also for those who join: they may be compared on another machine."""
     one, other = mode_contender(config, "isolated"), mode_contender(config, "uniform")

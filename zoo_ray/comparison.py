@@ -329,25 +329,32 @@ def grow_all(
         for zoo, record in zip(everyone, records, strict=True):
             record_run(store, zoo.plan, record, name=zoo.run)
         tally = Tally(call=uuid.uuid4().hex)
+        recorded: set[str] = set()
+
+        def keep(zoo: Zoo) -> None:
+            if zoo.run not in recorded:
+                replay(zoo.growth, store, tally=tally)
+                if zoo.growth.finished:
+                    write_results(zoo.growth, store, name=zoo.run)
+                    recorded.add(zoo.run)
+
         for zoo in everyone:
-            replay(zoo.growth, store, tally=tally)
-        left = _record_finished(everyone, store)
-        problems = _grow(everyone, plan, store, folder=folder, tally=tally, on_progress=on_progress)
+            keep(zoo)
+        problems = _grow(
+            everyone,
+            plan,
+            store,
+            folder=folder,
+            tally=tally,
+            keep=keep,
+            on_progress=on_progress,
+        )
         problems |= {zoo.run: zoo.growth.problem for zoo in everyone if zoo.growth.problem}
-    _record_finished(left, store)
     if len(problems) == len(everyone):
         raise UserError(f"no zoo could be grown; the first: {next(iter(problems.values()))}")
     if not problems:  # else what the others have fitted may yet be wanted
         store.clear_wanted(folder)
     return Grown(store, plan, contenders, zoos, problems, tally)
-
-
-def _record_finished(zoos: Sequence[Zoo], store: Store) -> list[Zoo]:
-    """Write the tables of those that are grown; returns the others."""
-    for zoo in zoos:
-        if zoo.growth.finished:
-            write_results(zoo.growth, store, name=zoo.run)
-    return [zoo for zoo in zoos if not zoo.growth.finished]
 
 
 def _check_distinct(contenders: Sequence[Contender], seeds: Sequence[int]) -> None:
@@ -419,13 +426,21 @@ def _grow(
     *,
     folder: str,
     tally: Tally,
+    keep: Callable[[Zoo], None],
     on_progress: Callable[[SearchProgress, int], None],
 ) -> dict[str, str]:
-    """Grow what is not finished; returns why zoos could not be grown, by run."""
+    """Grow what is not finished, and record each zoo as soon as it is; returns why zoos could not
+    be grown, by run."""
     left = [zoo for zoo in zoos if not zoo.growth.ended]
     asked = sum(zoo.plan.rules.members for zoo in zoos)
+
+    def look(progress: SearchProgress) -> None:
+        for number in progress.grown:
+            keep(left[number])
+        on_progress(progress, asked)
+
     if plan.workers.count == 0:
-        return _grow_here(left, plan, store, tally, lambda progress: on_progress(progress, asked))
+        return _grow_here(left, plan, store, tally, keep=keep, on_progress=look)
     if left:
         from zoo_ray.cluster.zoos import ZooJob, ZoosJob, grow_zoos  # imports Ray
 
@@ -435,11 +450,9 @@ def _grow(
             speculate=False,
             zoos=[ZooJob(plan.rules, plan.recipe, plan.arrivals) for plan in plans],
         )
-        problems = grow_zoos(
-            job, tasks=plan.tasks, on_progress=lambda progress: on_progress(progress, asked)
-        )
+        problems = grow_zoos(job, tasks=plan.tasks, on_progress=look)
         for number, zoo in enumerate(left):
-            replay(zoo.growth, store, tally=tally)
+            keep(zoo)
             if not zoo.growth.ended and number not in problems:
                 raise UserError(not_shared(store))
         return {left[number].run: line for number, line in problems.items()}
@@ -451,6 +464,8 @@ def _grow_here(
     plan: Plan,
     store: Store,
     tally: Tally,
+    *,
+    keep: Callable[[Zoo], None],
     on_progress: Callable[[SearchProgress], None],
 ) -> dict[str, str]:
     from zoo_ray.failures import SpecFailed
@@ -483,6 +498,7 @@ def _grow_here(
                 on_progress=show,
                 failed=failed,
             )
+            keep(zoo)
         except SpecFailed as error:
             problems[zoo.run] = failed[error.digest] = str(error)
     return problems

@@ -1,6 +1,6 @@
 """How far a run is: plain data, from whoever fits to whoever shows it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,6 +115,7 @@ class SearchProgress:
         first_fit: when the command's first fit began, in seconds since the epoch; None before.
         fits: the fits under way.
         problems: lines that say why trials, by number, came to nothing.
+        grown: numbers of a comparison's zoos that are.
     """
 
     members_done: int
@@ -122,6 +123,7 @@ class SearchProgress:
     first_fit: float | None
     fits: tuple[FitState, ...]
     problems: Mapping[int, str]
+    grown: Sequence[int] = ()
 
 
 class Samples(NamedTuple):

@@ -50,9 +50,12 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
     alone, seeds = quickstart(here, workers=0), [0, 1] if killed else [0]
     expected = compare(alone, contenders=contenders(alone), seeds=seeds, name="c", shuffle=True)
     config = quickstart(there, workers=2)
-    victims = []
+    victims, kept = [], []
 
     def look(progress, _asked):
+        if progress.grown:
+            tables = {*(there / "runs").glob("*/confusion.parquet")}
+            kept.append(len(tables) >= len(progress.grown))
         if killed and not victims and progress.members_done > 5:
             victims.extend(pids_of("ray::CompareDriver"))
             os.kill(victims[0], signal.SIGKILL)
@@ -66,6 +69,8 @@ def test_zoos_on_workers_are_those_of_one_process(tmp_path, killed):
         on_progress=look,
     )
     assert bool(victims) == killed
+    assert kept
+    assert all(kept)
     assert members(there, result) == members(here, expected)
     assert [o.metrics for o in result.outcomes] == [o.metrics for o in expected.outcomes]
     assert [o.images for o in result.outcomes] == [o.images for o in expected.outcomes]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zoo_ray.cluster.driver import Driver
@@ -140,9 +140,16 @@ class CompareDriver(ZoosDriver):
         for number, zoo in enumerate(job.zoos):
             self._take_in(number, [zoo])
 
+    async def progress(self) -> SearchProgress | None:
+        """What is being fitted, and which zoos are grown."""
+        progress = await super().progress()
+        return progress and replace(progress, grown=self._grown())
+
+    def _grown(self) -> list[int]:
+        return [number for number, zoos in self._zoos.items() if all(g.finished for g in zoos)]
+
     def _over(self) -> bool:
-        grown = all(growth.finished for zoos in self._zoos.values() for growth in zoos)
-        return grown or self._error is not None
+        return len(self._grown()) == len(self._zoos) or self._error is not None
 
 
 def grow_zoos(
