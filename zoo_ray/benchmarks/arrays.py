@@ -9,7 +9,7 @@ from zipfile import is_zipfile
 import numpy as np
 import numpy.typing as npt
 
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import printable, shown_path
 from zoo_ray.benchmarks.source import MAX_CLASSES, Source, Split, check_labels, numbered_classes
 from zoo_ray.benchmarks.unpickle import text
 from zoo_ray.counts import counted
@@ -71,7 +71,7 @@ def read_npz(path: Path) -> Source:
     Raises:
         UserError: the file is no .npz or damaged, or its arrays are not what `arrays_source` takes.
     """
-    where = printable(str(path), limit=400)
+    where = shown_path(path)
     with _opened(path, where) as content:
         names = _first(_NAMES, content, where)
         arrays = [content[name] for name in names]
@@ -90,7 +90,7 @@ def read_images(path: Path) -> Images:
     Raises:
         UserError: the file is no .npz or damaged, or its array is not what `arrays_source` takes.
     """
-    where = printable(str(path), limit=400)
+    where = shown_path(path)
     with _opened(path, where) as content:
         (name,) = _first((("images",), ("x_test",), ("test_images",)), content, where)
         return _checked_images(content[name], where)

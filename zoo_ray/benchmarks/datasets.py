@@ -92,22 +92,14 @@ def _data_dir(config: BenchmarkConfig) -> Path:
     return expanded(config.data_dir, "benchmark.data_dir")
 
 
-def _digits(_: BenchmarkConfig) -> Source:
-    return read_digits()
-
-
-def _fashion_mnist(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "FashionMNIST" / "raw"
+def _like_mnist(
+    config: BenchmarkConfig, torchvisions: str, class_names: tuple[str, ...] | None = None
+) -> Source:
+    """A data set in MNIST's files; `torchvisions` is its class in torchvision."""
+    folder = _data_dir(config) / torchvisions / "raw"
     if not idx_files_exist(folder):
-        download_idx("fashion_mnist", "FashionMNIST", into=folder)
-    return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
-
-
-def _mnist(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "MNIST" / "raw"
-    if not idx_files_exist(folder):
-        download_idx("mnist", "MNIST", into=folder)
-    return read_idx(folder)
+        download_idx(config.dataset, torchvisions, into=folder)
+    return read_idx(folder, class_names=class_names)
 
 
 def _cifar100(config: BenchmarkConfig) -> Source:
@@ -152,31 +144,19 @@ def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
     )
 
 
-def _idx(folder: Path, _: BenchmarkConfig) -> Source:
-    return read_idx(folder)
-
-
-def _image_files(folder: Path, config: BenchmarkConfig) -> Source:
-    return read_folder(folder, size=config.image_size)
-
-
-def _npz(file: Path, _: BenchmarkConfig) -> Source:
-    return read_npz(file)
-
-
 _NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "fashion_mnist": _fashion_mnist,
+    "digits": lambda _: read_digits(),
+    "mnist": lambda config: _like_mnist(config, "MNIST"),
+    "fashion_mnist": lambda config: _like_mnist(config, "FashionMNIST", _FASHION_MNIST_CLASSES),
     "cifar10": _cifar10,
     "cifar100": _cifar100,
     "mini_imagenet": _mini_imagenet,
 }
 _READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
-    "folder": _image_files,
-    "npz": _npz,
+    "folder": lambda folder, config: read_folder(folder, size=config.image_size),
+    "npz": lambda file, _: read_npz(file),
     "parquet": _parquet,
-    "idx": _idx,
+    "idx": lambda folder, _: read_idx(folder),
 }
 WITH_PATHS = tuple(_READERS)
 """The kinds of data that a path follows, as `folder:PATH`."""

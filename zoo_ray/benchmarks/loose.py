@@ -11,7 +11,7 @@ import numpy as np
 from zoo_ray.benchmarks.arrays import read_images
 from zoo_ray.benchmarks.folder import SUFFIXES
 from zoo_ray.benchmarks.images import common_mode, decode, fit
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import shown_path
 from zoo_ray.benchmarks.parquet import encoded_images
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images
@@ -76,7 +76,7 @@ def _decoded(
     encoded: Sequence[_Encoded], shape: tuple[int, int, int] | None, scale: bool
 ) -> Images:
     def where(position: int) -> str:
-        return printable(encoded[position][0], limit=400)
+        return shown_path(encoded[position][0])
 
     def read(position: int) -> bytes:
         return encoded[position][1]()
@@ -128,23 +128,19 @@ def _files(given: str) -> list[Path]:
             )
             if not files:
                 raise UserError(
-                    f"{_shown(path)}: no images here ({', '.join(SUFFIXES)}); give files, or a "
+                    f"{shown_path(path)}: no images here ({', '.join(SUFFIXES)}); give files, or a "
                     "folder of them"
                 )
             return files
         if path.is_file():
             return [path]
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read ({error.strerror})") from None
-    raise UserError(f"{_shown(path)}: no such file or folder; give images")
+        raise UserError(f"{shown_path(path)}: cannot be read ({error.strerror})") from None
+    raise UserError(f"{shown_path(path)}: no such file or folder; give images")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read ({error.strerror})") from None
-
-
-def _shown(path: Path) -> str:
-    return printable(str(path), limit=400)
+        raise UserError(f"{shown_path(path)}: cannot be read ({error.strerror})") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import count
+from pathlib import Path
 
 
 def printable(text: str, *, limit: int = 60) -> str:
@@ -14,6 +15,11 @@ def printable(text: str, *, limit: int = 60) -> str:
     head = text[: 16 * limit]
     clean = " ".join("".join(c if c.isprintable() else " " for c in head).split())
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
+
+
+def shown_path(path: Path | str) -> str:
+    """A path as messages name it."""
+    return printable(str(path), limit=400)
 
 
 def task_name(classes: Sequence[str], *, limit: int = 48) -> str:
