@@ -45,16 +45,15 @@ def read_loose(
     for is_npz, group in groupby(files, lambda file: file.suffix == ".npz"):
         if is_npz:
             parts = [(file.name, read_images(file)) for file in group]
-            some = [_of_shape(images, shape, scale, where=name) for name, images in parts]
             called = [f"{name}[{row}]" for name, images in parts for row in range(len(images))]
         else:
             encoded = [image for file in group for image in _encoded(file)]
             called = [name for name, _ in encoded]
-            some = [_decoded(encoded, shape, scale)]
-        for images in some:
+            parts = [(called[0], _decoded(encoded, shape, scale))]
+        for name, images in parts:
             height, width, channels = images.shape[1:]
             shape = shape or (height, width, channels)
-            arrays.append(_of_shape(images, shape, scale, where=called[0]))
+            arrays.append(_of_shape(images, shape, scale, where=name))
         names += called
     return Loose(names, np.concatenate(arrays))
 
@@ -96,12 +95,8 @@ def _decoded(
     )
 
 
-def _of_shape(
-    images: Images, shape: tuple[int, int, int] | None, scale: bool, *, where: str
-) -> Images:
+def _of_shape(images: Images, shape: tuple[int, int, int], scale: bool, *, where: str) -> Images:
     """The images, if they are of a shape or may be brought to it."""
-    if shape is None:
-        return images
     height, width, channels = shape
     if images.shape[3] != channels:
         kinds = {1: "grey", 3: "colour"}
