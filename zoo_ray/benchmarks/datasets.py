@@ -5,14 +5,7 @@ from pathlib import Path
 
 from zoo_ray.address import expanded, is_remote
 from zoo_ray.benchmarks.arrays import read_npz
-from zoo_ray.benchmarks.cifar import (
-    CIFAR10_CLASSES,
-    CIFAR10_TEST,
-    CIFAR10_TRAIN,
-    CIFAR100_FILES,
-    read_cifar,
-    read_cifar100,
-)
+from zoo_ray.benchmarks.cifar import CIFAR10_FILES, CIFAR100_FILES, read_cifar10, read_cifar100
 from zoo_ray.benchmarks.digits import read_digits
 from zoo_ray.benchmarks.download import download_cifar, download_idx
 from zoo_ray.benchmarks.folder import read_folder
@@ -102,6 +95,13 @@ def _like_mnist(
     return read_idx(folder, class_names=class_names)
 
 
+def _cifar10(config: BenchmarkConfig) -> Source:
+    folder = _data_dir(config) / "cifar-10-batches-py"
+    if not all((folder / name).is_file() for name in CIFAR10_FILES):
+        download_cifar("cifar10", "CIFAR10", into=folder)
+    return read_cifar10(folder)
+
+
 def _cifar100(config: BenchmarkConfig) -> Source:
     folder = _data_dir(config) / "cifar-100-python"
     if not all((folder / name).is_file() for name in CIFAR100_FILES):
@@ -119,19 +119,6 @@ def _mini_imagenet(config: BenchmarkConfig) -> Source:
                 "(benchmark.data_dir)"
             )
     return read_mini_imagenet(folder)
-
-
-def _cifar10(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "cifar-10-batches-py"
-    if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
-        download_cifar("cifar10", "CIFAR10", into=folder)
-    return read_cifar(
-        folder,
-        train=CIFAR10_TRAIN,
-        test=CIFAR10_TEST,
-        label_key="labels",
-        class_names=CIFAR10_CLASSES,
-    )
 
 
 def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
