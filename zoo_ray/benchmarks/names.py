@@ -22,14 +22,14 @@ def shown_path(path: Path | str) -> str:
     return printable(str(path), limit=400)
 
 
-def task_name(classes: Sequence[str], *, limit: int = 48) -> str:
-    """`cat, dog`, or `cat, dog and 18 more` where all the names would not fit in `limit`."""
+def task_name(classes: Sequence[str]) -> str:
+    """`cat, dog`, or `cat, dog and 18 more` where all names would take more than 48 characters."""
     for shown in range(len(classes), 0, -1):
         more = f" and {len(classes) - shown} more" if shown < len(classes) else ""
         name = ", ".join(classes[:shown]) + more
-        if len(name) <= limit:
+        if len(name) <= 48:
             return name
-    return printable(classes[0], limit=limit // 2) + more
+    return printable(classes[0], limit=24) + more
 
 
 def unique(names: Iterable[str]) -> list[str]:

@@ -127,7 +127,7 @@ def run_drawings(run: StoredRun) -> list[Drawing]:
     drawn = [(member.episode, member.tasks) for member in run.members]
     found = [
         accuracy_drawing(run.accuracy, names, isolated),
-        transfer_drawing(run.accuracy, names, isolated) if len(names) > 1 else None,
+        transfer_drawing(run.accuracy, names, isolated),
         matrix_drawing(run.accuracy, names),
         members_drawing(drawn, run.weights, names),
         growth_drawing(run.counts, run.accuracy, names),
