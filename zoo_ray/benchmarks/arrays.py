@@ -1,6 +1,6 @@
 """Images and labels as numpy arrays: of a program, or of a .npz file."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from zipfile import is_zipfile
 import numpy as np
 import numpy.typing as npt
 
-from zoo_ray.benchmarks.names import printable, shown_path
+from zoo_ray.benchmarks.names import listed, printable, shown_path
 from zoo_ray.benchmarks.source import MAX_CLASSES, Source, Split, check_labels, numbered_classes
 from zoo_ray.benchmarks.unpickle import text
 from zoo_ray.counts import counted
@@ -122,13 +122,9 @@ def _first(
         if {*names} <= content.keys():
             return names
     raise UserError(
-        f"{where}: its arrays are {_listed(content)}; expected are "
-        f"{', or '.join(map(_listed, known))}; save them so, by numpy.savez"
+        f"{where}: its arrays are {listed(content)}; expected are "
+        f"{', or '.join(map(listed, known))}; save them so, by numpy.savez"
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return printable(", ".join(names), limit=200) or "none"
 
 
 def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:

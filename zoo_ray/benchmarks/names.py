@@ -22,6 +22,11 @@ def shown_path(path: Path | str) -> str:
     return printable(str(path), limit=400)
 
 
+def listed(names: Iterable[str]) -> str:
+    """Names as messages list them, or `none`."""
+    return printable(", ".join(names), limit=200) or "none"
+
+
 def task_name(classes: Sequence[str]) -> str:
     """`cat, dog`, or `cat, dog and 18 more` where all names would take more than 48 characters."""
     for shown in range(len(classes), 0, -1):
