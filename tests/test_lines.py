@@ -6,11 +6,12 @@ import pytest
 
 from zoo_ray.lines import (
     Line,
-    comparison_line,
+    comparison_status,
     last_line,
     run_line,
-    search_line,
+    search_status,
     study_line,
+    with_time_left,
 )
 from zoo_ray.progress import Progress, SearchProgress, Speculative
 
@@ -38,6 +39,10 @@ OF_ZOOS = SearchProgress(
 )
 
 
+def of_zoos(status, *, share):
+    return with_time_left(status, share=share, since=OF_ZOOS.first_fit)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -48,12 +53,15 @@ OF_ZOOS = SearchProgress(
         ),
         (run_line(progress(work_share=1.0, members_done=10)), Line("episode 3/5", "97.1")),
         (
-            search_line(OF_ZOOS, ended=1, trials=4, share=0.25, best=0.5),
+            of_zoos(search_status(OF_ZOOS, ended=1, trials=4, best=0.5), share=0.25),
             Line("1 of 4 trials", "50.0", "0:03:00"),
         ),
         # As an older zoo_ray wrote it into a log.
         ("1 of 4 trials, 5 members  best 50.0%", Line("1 of 4 trials", "50.0")),
-        (comparison_line(OF_ZOOS, asked=10), Line("5 of at most 10 members", None, "0:01:00")),
+        (
+            of_zoos(comparison_status(OF_ZOOS, asked=10), share=0.5),
+            Line("5 of at most 10 members", None, "0:01:00"),
+        ),
     ],
 )
 def test_the_last_line_of_a_log_is_read(line, said):
@@ -62,7 +70,7 @@ def test_the_last_line_of_a_log_is_read(line, said):
 
 
 def test_a_search_tells_of_the_validation_part():
-    assert "best validation 50.0%" in search_line(OF_ZOOS, ended=1, trials=4, share=0.25, best=0.5)
+    assert "best validation 50.0%" in search_status(OF_ZOOS, ended=1, trials=4, best=0.5)
 
 
 def test_whether_a_run_waits_for_workers_is_said():

@@ -105,10 +105,11 @@ def test_nothing_delivers_nothing(store):
 
 def test_what_is_not_wanted_any_more_is_not_dropped(full_store):
     store, grown = full_store
-    digest = grown.members()[0].digest
+    growth = toy_growth(RULES)
+    wanted = growth.wanted()[0]
+    digest = wanted.spec.digest
     assert deliver(grown, store, digest)
     assert store.has_member(digest)
-    growth = toy_growth(RULES)
-    deliver_toy(growth, digest)
+    deliver_toy(growth, wanted)
     assert deliver(growth, store, digest)
     assert len(growth.wanted()) == 3

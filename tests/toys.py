@@ -13,7 +13,7 @@ from zoo_ray.replay import Tally, replay
 from zoo_ray.rules import Rules
 from zoo_ray.store import RunRecord
 from zoo_ray.task import PARTS, Part, Predictions, Task, TaskLabels
-from zoo_ray.zoo.growth import Growth
+from zoo_ray.zoo.growth import Growth, Wanted
 
 RECIPE = Recipe(
     network="small_conv",
@@ -137,13 +137,18 @@ def toy_growth(rules: Rules) -> Growth:
     return Growth(tasks=toy_stream(rules.tasks), rules=rules, recipe=RECIPE)
 
 
-def deliver_toy(growth: Growth, digest: str) -> None:
-    """Deliver a wanted member, as its made-up fit gives it."""
-    wanted = {w.spec.digest: w for w in growth.wanted()}[digest]
-    tasks = [growth.tasks[position] for position in wanted.tasks]
-    growth.deliver(
-        digest, toy_predictions(wanted.spec, tasks), predictions_sha256=f"sum of {digest}"
-    )
+def deliver_toy(growth: Growth, wanted: Wanted) -> None:
+    """Deliver a member that is wanted, or may be, as its made-up fit gives it."""
+    predictions = toy_predictions(wanted.spec, [growth.tasks[task] for task in wanted.tasks])
+    growth.deliver(wanted.spec.digest, predictions, predictions_sha256=wanted.spec.digest)
+
+
+def sequential(rules: Rules) -> Growth:
+    """A zoo grown to its end, member by member, of made-up fits."""
+    growth = toy_growth(rules)
+    while not growth.finished:
+        deliver_toy(growth, growth.wanted()[0])
+    return growth
 
 
 def toy_spec(*, classes: Sequence[int] = (2,), seed: int = 0) -> MemberSpec:

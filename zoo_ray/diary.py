@@ -35,12 +35,6 @@ class FitTime(NamedTuple):
     ending: Ending
 
 
-class _Begun(NamedTuple):
-    at: float
-    certain: bool
-    digest: str
-
-
 class Diary:
     """What one session's workers have fitted, from when to when.
 
@@ -51,21 +45,23 @@ class Diary:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._session = uuid.uuid4().hex
-        self._begun: dict[int, _Begun] = {}
-        self._ended: list[tuple[int, _Begun, float, Ending]] = []
+        self._begun: dict[int, FitTime] = {}
+        self._ended: list[FitTime] = []
         self.notes = 0
         """How often anything was noted."""
 
     def begin(self, worker: int, digest: str, *, certain: bool) -> None:
         """Note that a worker begins to fit a member."""
-        self._begun[worker] = _Begun(self._clock(), certain, digest)
+        now = self._clock()
+        # Of 0 workers: how many there are, `fits` is told.
+        self._begun[worker] = FitTime(self._session, 0, worker, now, now, certain, digest, "open")
         self.notes += 1
 
     def end(self, worker: int, ending: Ending) -> None:
         """Note how the fit ended that a worker had begun."""
         begun = self._begun.pop(worker, None)
         if begun is not None:  # else the diary was closed before
-            self._ended.append((worker, begun, max(begun.at, self._clock()), ending))
+            self._ended.append(self._until_now(begun)._replace(ending=ending))
             self.notes += 1
 
     def close(self, ending: Ending) -> None:
@@ -84,22 +80,9 @@ class Diary:
         Args:
             workers: how many there are to be.
         """
-        now = self._clock()
-        everything = list(self._ended)
-        everything += [
-            (w, begun, max(begun.at, now), "open") for w, begun in [*self._begun.items()]
-        ]
-        workers = max([workers, *(worker + 1 for worker, *_ in everything)])
-        return [
-            FitTime(
-                session=self._session,
-                workers=workers,
-                worker=worker,
-                begin=begun.at,
-                end=end,
-                certain=begun.certain,
-                digest=begun.digest,
-                ending=ending,
-            )
-            for worker, begun, end, ending in everything
-        ]
+        fits = [*self._ended, *map(self._until_now, [*self._begun.values()])]
+        workers = max([workers, *(fit.worker + 1 for fit in fits)])
+        return [fit._replace(workers=workers) for fit in fits]
+
+    def _until_now(self, fit: FitTime) -> FitTime:
+        return fit._replace(end=max(fit.begin, self._clock()))  # a clock may be set back

@@ -38,48 +38,47 @@ def run_line(progress: Progress) -> str:
     """The line about a run."""
     early, accuracy = progress.speculative, progress.test_accuracy
     waiting = not progress.fits and progress.members_done < progress.members
-    return (
+    status = (
         f"episode {progress.episodes_done}/{progress.episodes}  "
         f"members {progress.members_done}/{progress.members}  "
         f"work {progress.work_share:.0%}"
         + ("  waiting for workers" if waiting else "")
         + (f"  early {early.used} of {early.fitted} used" if early.fitted else "")
         + ("" if accuracy is None else f"  accuracy {100 * accuracy:.1f}%")
-        + _left(progress.work_share, since=progress.first_fit)
     )
+    return with_time_left(status, share=progress.work_share, since=progress.first_fit)
 
 
-def search_line(
-    progress: SearchProgress, *, ended: int, trials: int, share: float, best: float | None
-) -> str:
-    """The line about a search.
+def search_status(progress: SearchProgress, *, ended: int, trials: int, best: float | None) -> str:
+    """How a search is.
 
     Args:
         progress: of its driver.
         ended, trials: how many trials are over, and how many there will be.
-        share: of all episodes of all trials that are done.
         best: the best trial's metric so far, 0 to 1.
     """
-    status = search_status(progress, ended=ended, trials=trials, best=best)
-    return status + _left(share, since=progress.first_fit)
-
-
-def search_status(progress: SearchProgress, *, ended: int, trials: int, best: float | None) -> str:
-    """The same without the time left, which a progress bar has its own way to tell."""
     return f"{ended} of {trials} trials, {progress.members_done} members" + (
         "" if best is None else f"  best validation {100 * best:z.1f}%"
     )
 
 
-def comparison_line(progress: SearchProgress, *, asked: int) -> str:
-    """The line about zoos that have `asked` members if they share none."""
-    share = progress.members_done / asked if asked else 1.0
-    return comparison_status(progress, asked=asked) + _left(share, since=progress.first_fit)
-
-
 def comparison_status(progress: SearchProgress, *, asked: int) -> str:
-    """The same without the time left."""
+    """How zoos are that have `asked` members if they share none."""
     return f"{progress.members_done} of at most {asked} members, {progress.waiting} waiting"
+
+
+def with_time_left(status: str, *, share: float, since: float | None) -> str:
+    """A line: the status, and the time left, which a progress bar has its own way to tell.
+
+    Args:
+        status: to begin with.
+        share: of the work that is done.
+        since: when its first fit began, in seconds since the epoch; None: it has not.
+    """
+    if since is None or not _LEAST_SHARE <= share < 1:
+        return status
+    left = (time.time() - since) * (1 - share) / share
+    return f"{status}  left {timedelta(seconds=round(left))}"
 
 
 def study_line(*, asked: int, fitted: int, read: int, wall_s: float) -> str:
@@ -102,10 +101,3 @@ def last_line(log: str) -> Line | None:
         if found := _LINE.fullmatch(line):
             return Line(found["done"], found["accuracy"], found["left"])
     return None if result is None else Line("all read", result)
-
-
-def _left(share: float, *, since: float | None) -> str:
-    if since is None or not _LEAST_SHARE <= share < 1:
-        return ""
-    left = (time.time() - since) * (1 - share) / share
-    return f"  left {timedelta(seconds=round(left))}"

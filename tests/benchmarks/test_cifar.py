@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoo_ray.benchmarks import load_stream
-from zoo_ray.benchmarks.cifar import CIFAR10_CLASSES, CIFAR10_TEST, CIFAR10_TRAIN
+from zoo_ray.benchmarks.cifar import CIFAR10_CLASSES, CIFAR10_FILES
 from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.task import Task
@@ -24,7 +24,7 @@ def batch(number: int) -> dict[bytes, Any]:
 def write_cifar10(data_dir: Path) -> Path:
     folder = data_dir / "cifar-10-batches-py"
     folder.mkdir(parents=True)
-    for number, name in enumerate(CIFAR10_TRAIN + CIFAR10_TEST):
+    for number, name in enumerate(CIFAR10_FILES):
         (folder / name).write_bytes(pickle.dumps(batch(number), protocol=2))
     return folder
 

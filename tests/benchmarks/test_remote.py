@@ -2,6 +2,7 @@
 
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.fs
 import pytest
@@ -96,3 +97,15 @@ def test_folders_within_folders_and_single_files(upload, tmp_path):
         name: name for name in ("train/cat/1.png", "train/dog/2.png", "list.csv")
     }
     assert fetch(upload(tree / "list.csv"), into=tmp_path).read_text() == "list.csv"
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch):
+    """The server of these tests takes none; others may."""
+    folder = pyarrow.fs.FileInfo("bucket/x", pyarrow.fs.FileType.Directory)
+    file = pyarrow.fs.FileInfo("bucket/x/../../evil", pyarrow.fs.FileType.File, size=1)
+    bucket = SimpleNamespace(get_file_info=lambda asked: folder if asked == "bucket/x" else [file])
+    opened = SimpleNamespace(from_uri=lambda _: (bucket, "bucket/x"))
+    monkeypatch.setattr(pyarrow.fs, "FileSystem", opened)
+    with pytest.raises(UserError, match="leads out of the folder"):
+        fetch("s3://bucket/x", into=tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -3,23 +3,10 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_growth, toy_predictions, toy_rules, toy_stream
+from toys import deliver_toy, sequential, toy_growth, toy_predictions, toy_rules, toy_stream
 
 from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.leases import Worker
-
-
-def sequential(rules):
-    growth = toy_growth(rules)
-    while not growth.finished:
-        deliver(growth, growth.wanted()[0])
-    return growth
-
-
-def deliver(growth, wanted):
-    tasks = [growth.tasks[position] for position in wanted.tasks]
-    predictions = toy_predictions(wanted.spec, tasks)
-    growth.deliver(digest(wanted), predictions, predictions_sha256=digest(wanted))
 
 
 def digest(wanted):
@@ -57,7 +44,7 @@ class World:
                 for wanted in new:
                     self.asked_for.add(digest(wanted))
                     if digest(wanted) in self.store:
-                        deliver(self.growth, wanted)
+                        deliver_toy(self.growth, wanted)
                     else:
                         self.desk.missing(wanted)
             changes = [self.report(worker) or self.ask(worker) for worker in self.busy]
@@ -101,7 +88,7 @@ class World:
         self.store[digest(wanted)] = wanted
         self.desk.published(digest(wanted))
         if self.growth.may_want(digest(wanted)):
-            deliver(self.growth, wanted)
+            deliver_toy(self.growth, wanted)
 
     def finish(self, worker):
         wanted, self.busy[worker] = self.busy[worker], None
@@ -229,7 +216,7 @@ def test_a_member_that_was_found_is_not_looked_up_again():
         desk.missing(wanted)
     found, *others = desk.to_look_up()
     assert others
-    deliver(growth, found)
+    deliver_toy(growth, found)
     assert desk.to_look_up() == others
 
 
@@ -238,7 +225,7 @@ def test_what_has_been_delivered_is_leased_to_nobody():
     world = World(toy_rules(6), workers=1)
     (worker,) = working(world)
     wanted = world.busy[worker]
-    deliver(world.growth, wanted)
+    deliver_toy(world.growth, wanted)
     assert world.desk.answer(worker, digest(wanted)) == "drop"
     world.desk.give_back(worker, digest(wanted))
     assert world.leases.take(worker, now=0.0) != wanted
@@ -251,7 +238,7 @@ def test_a_published_member_is_fitted_by_nobody_else_before_it_is_read():
     (worker, *_) = early
     wanted, world.busy[worker] = world.busy[worker], None
     world.desk.published(digest(wanted))
-    deliver(world.growth, world.growth.wanted()[0])
+    deliver_toy(world.growth, world.growth.wanted()[0])
     for certain in world.desk.to_look_up():
         world.desk.missing(certain)
     assert wanted in world.desk.to_look_up()

@@ -2,15 +2,9 @@ import pytest
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.store import Store
 from zoo_ray.store.payloads import table_to_bytes
 
 FIT = FitTime("one", 2, 1, 5.0, 6.5, True, "digest", "published")
-
-
-@pytest.fixture
-def folder_store(tmp_path):
-    return Store(str(tmp_path))
 
 
 def test_sessions_follow_one_another_and_each_is_written_anew(folder_store):

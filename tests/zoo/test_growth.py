@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import RECIPE, deliver_toy, toy_growth, toy_predictions, toy_rules, toy_stream
+from toys import RECIPE, deliver_toy, sequential, toy_growth, toy_predictions, toy_rules, toy_stream
 
 from zoo_ray.keys import hash_bits, unit_interval
 from zoo_ray.members.spec import MemberSpec, TaskShare
@@ -18,13 +18,6 @@ RULES = [
     toy_rules(4, mode="isolated", tasks_per_member=3),
     toy_rules(3, tasks_per_member=7),
 ]
-
-
-def sequential(rules):
-    growth = toy_growth(rules)
-    while not growth.finished:
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
-    return growth
 
 
 def same_zoo(one, other):
@@ -110,7 +103,7 @@ def test_any_order_of_delivery_gives_the_sequential_zoo(data):
     growth = toy_growth(rules)
     while not growth.finished:
         wanted = data.draw(st.sampled_from(growth.wanted()), label="delivered")
-        deliver_toy(growth, wanted.spec.digest)
+        deliver_toy(growth, wanted)
     assert same_zoo(growth, sequential(rules))
     assert growth.wanted() == []
 
@@ -121,10 +114,10 @@ def test_a_wanted_member_stays_wanted_until_it_comes(rules):
     final = {member.digest for member in sequential(rules).members()}
     growth = toy_growth(rules)
     while not growth.finished:
-        wanted = [w.spec.digest for w in growth.wanted()]
-        assert set(wanted) <= final
+        wanted = growth.wanted()
+        assert {w.spec.digest for w in wanted} <= final
         deliver_toy(growth, wanted[-1])
-        assert set(wanted[:-1]) <= {w.spec.digest for w in growth.wanted()}
+        assert set(wanted[:-1]) <= set(growth.wanted())
 
 
 def episodes_wanted(growth):
@@ -146,12 +139,12 @@ def test_all_episodes_are_wanted_at_once_where_losses_do_not_matter(mode):
 
 def test_an_unsettled_episode_waits_for_every_member_before_it():
     growth = toy_growth(toy_rules(5, tasks_per_member=2, members_per_episode=2))
-    digests = [w.spec.digest for w in growth.wanted()]
+    first, *others = growth.wanted()
     assert episodes_wanted(growth) == [1, 1, 2, 2]
-    for digest in reversed(digests[1:]):
-        deliver_toy(growth, digest)
+    for wanted in reversed(others):
+        deliver_toy(growth, wanted)
     assert (episodes_wanted(growth), len(growth.episodes)) == ([1], 0)
-    deliver_toy(growth, digests[0])
+    deliver_toy(growth, first)
     assert (episodes_wanted(growth), len(growth.episodes)) == ([3, 3], 2)
 
 
@@ -166,7 +159,7 @@ def test_members_left_counts_down_to_none():
     growth = toy_growth(toy_rules(4, members_per_episode=2))
     for left in range(8, 0, -1):
         assert growth.members_left == left
-        deliver_toy(growth, growth.wanted()[-1].spec.digest)
+        deliver_toy(growth, growth.wanted()[-1])
     assert growth.members_left == 0
     assert growth.drawn_episodes == 4
 
@@ -186,7 +179,7 @@ def test_a_member_delivered_again_changes_nothing():
         wanted = growth.wanted()[-1]
         tasks = [growth.tasks[position] for position in wanted.tasks]
         predictions = toy_predictions(wanted.spec, tasks)
-        deliver_toy(growth, wanted.spec.digest)
+        deliver_toy(growth, wanted)
         growth.deliver(wanted.spec.digest, predictions, predictions_sha256="another")
         # Not even a look is taken at what is not wanted.
         growth.deliver(wanted.spec.digest, [], predictions_sha256="another")
@@ -202,7 +195,7 @@ def test_predictions_that_do_not_fit_are_refused_and_the_member_stays_wanted():
             growth.deliver(second.spec.digest, wrong, predictions_sha256="0")
     assert second in growth.wanted()
     while not growth.finished:
-        deliver_toy(growth, growth.wanted()[-1].spec.digest)
+        deliver_toy(growth, growth.wanted()[-1])
     assert same_zoo(growth, sequential(toy_rules(3)))
 
 
@@ -255,7 +248,7 @@ def test_accuracy_is_nan_before_arrival_and_partial_while_it_grows():
     growth = toy_growth(toy_rules(3))
     assert growth.accuracy().shape == (0, 3)
     for _ in range(2):
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
+        deliver_toy(growth, growth.wanted()[0])
     assert np.isnan(growth.accuracy()).tolist() == [[False, True, True], [False, False, True]]
     assert metrics(sequential(toy_rules(3)).accuracy()).forgetting is not None
 
@@ -266,13 +259,6 @@ def test_validation_accuracy_is_nan_without_a_validation_part():
 
 
 # ---- members that come before they are certain
-
-
-def deliver_prospect(growth, wanted):
-    tasks = [growth.tasks[position] for position in wanted.tasks]
-    digest = wanted.spec.digest
-    sha256 = f"sum of {digest}"
-    growth.deliver(digest, toy_predictions(wanted.spec, tasks), predictions_sha256=sha256)
 
 
 @given(data=st.data())
@@ -289,7 +275,7 @@ def test_members_that_come_early_change_nothing_but_when_they_are_there(data):
         coming = growth.wanted() + [w for w, _ in growth.prospects(count=3)]
         wanted = data.draw(st.sampled_from(coming), label="delivered")
         assert growth.may_want(wanted.spec.digest)
-        deliver_prospect(growth, wanted)
+        deliver_toy(growth, wanted)
         assert not growth.may_want(wanted.spec.digest)
     assert same_zoo(growth, sequential(rules))
     assert len(growth.certain) == rules.members
@@ -298,12 +284,12 @@ def test_members_that_come_early_change_nothing_but_when_they_are_there(data):
 
 def test_an_early_member_is_no_prospect_any_more_and_sharpens_the_others():
     growth = toy_growth(toy_rules(9))
-    deliver_prospect(growth, growth.wanted()[0])
-    deliver_prospect(growth, growth.wanted()[0])
+    deliver_toy(growth, growth.wanted()[0])
+    deliver_toy(growth, growth.wanted()[0])
     before = growth.prospects(count=3)
     likeliest = {w.slot.episode: (w, chance) for w, chance in reversed(before)}
     early, _ = likeliest[4]
-    deliver_prospect(growth, early)
+    deliver_toy(growth, early)
     after = growth.prospects(count=3)
     assert early not in [w for w, _ in after]
     assert max(w.slot.episode for w, _ in after) == 1 + max(w.slot.episode for w, _ in before)
@@ -318,8 +304,8 @@ def test_an_early_member_that_was_not_drawn_is_let_go():
         for wanted, _ in growth.prospects(count=9):
             if wanted.spec.digest not in final:
                 useless.append(wanted.spec.digest)
-                deliver_prospect(growth, wanted)
-        deliver_prospect(growth, growth.wanted()[0])
+                deliver_toy(growth, wanted)
+        deliver_toy(growth, growth.wanted()[0])
     assert useless
     assert not any(map(growth.needs, useless))
     assert same_zoo(growth, sequential(growth.rules))

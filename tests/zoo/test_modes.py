@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import RECIPE, deliver_toy, toy_growth, toy_predictions, toy_rules, toy_stream
+from toys import RECIPE, deliver_toy, sequential, toy_growth, toy_predictions, toy_rules, toy_stream
 
 from zoo_ray.keys import hash_bits, unit_interval
 from zoo_ray.members.spec import MemberSpec, TaskShare
@@ -37,13 +37,6 @@ RULES = {
     "counting, b = 1": toy_rules(4, tasks_per_member=1, count_penalty=1.0, closing_rounds=1),
     "counting, multitask": toy_rules(5, mode="multitask", rounds=6, count_penalty=1.0),
 }
-
-
-def sequential(rules):
-    growth = toy_growth(rules)
-    while not growth.finished:
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
-    return growth
 
 
 def the_algorithm_to_the_letter(rules):
@@ -168,8 +161,8 @@ def test_what_is_asked_for_early_is_not_asked_for_in_vain(rules):
     final = {member.digest for member in sequential(rules).members()}
     growth = toy_growth(rules)
     while not growth.finished:
-        wanted = [w.spec.digest for w in growth.wanted()]
-        assert set(wanted) <= final
+        wanted = growth.wanted()
+        assert {w.spec.digest for w in wanted} <= final
         for prospect, worth in growth.prospects(count=4):
             assert 0 <= worth <= 1
             assert prospect.slot.episode <= rules.tasks
@@ -184,7 +177,7 @@ def test_any_order_of_delivery_gives_the_sequential_zoo(data):
     growth = toy_growth(rules)
     while not growth.finished:
         wanted = data.draw(st.sampled_from(growth.wanted()), label="delivered")
-        deliver_toy(growth, wanted.spec.digest)
+        deliver_toy(growth, wanted)
     assert growth.digest() == sequential(rules).digest()
     np.testing.assert_array_equal(growth.accuracy(), sequential(rules).accuracy())
 

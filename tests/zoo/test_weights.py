@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from toys import RULE, deliver_toy, toy_growth, toy_rules
+from toys import RULE, deliver_toy, sequential, toy_growth, toy_rules
 
 from zoo_ray.errors import UserError
 from zoo_ray.zoo.boosting import boosting_weights
@@ -11,13 +11,6 @@ from zoo_ray.zoo.weights import task_weights, with_source
 
 def ruled(write_module, source=RULE, function="easiest", **keys):
     return toy_rules(5, weights=f"{write_module(source)}.{function}", **keys)
-
-
-def grown(rules):
-    growth = toy_growth(rules)
-    while not growth.finished:
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
-    return growth
 
 
 def test_without_a_rule_of_ones_own_they_are_those_of_boosting():
@@ -29,7 +22,7 @@ def test_without_a_rule_of_ones_own_they_are_those_of_boosting():
 @pytest.mark.parametrize("mode", ["continual", "multitask"])
 def test_episodes_are_drawn_by_the_rule(write_module, mode):
     rules = with_source(ruled(write_module, mode=mode, rounds=4 if mode == "multitask" else 0))
-    growth = grown(rules)
+    growth = sequential(rules)
     for before, episode in zip(growth.episodes, growth.episodes[1:], strict=False):
         members = np.array(before.members_of_task)
         assert episode.weights.tolist() == (np.exp(-5 * before.losses) / (1 + members)).tolist()
@@ -52,7 +45,7 @@ def test_what_a_rule_gives_may_change_later(write_module):
         "def fill(losses, members):\n    room[: len(losses)] = losses\n"
         "    return room[: len(losses)]\n"
     )
-    growth = grown(ruled(write_module, filling, "fill"))
+    growth = sequential(ruled(write_module, filling, "fill"))
     for before, episode in zip(growth.episodes, growth.episodes[1:], strict=False):
         assert episode.weights.tolist() == before.losses.tolist()
 
@@ -60,7 +53,7 @@ def test_what_a_rule_gives_may_change_later(write_module):
 def test_a_zoo_whose_rule_fails_says_so_and_grows_no_further():
     growth = toy_growth(toy_rules(5, weights="toys.late"))
     while not growth.problem:
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
+        deliver_toy(growth, growth.wanted()[0])
     assert "AssertionError: too late" in growth.problem
     assert len(growth.episodes) == 3
     assert not growth.finished
@@ -68,7 +61,7 @@ def test_a_zoo_whose_rule_fails_says_so_and_grows_no_further():
 
 
 def test_after_the_last_episode_the_rule_is_not_asked():
-    assert grown(toy_rules(3, weights="toys.late", tasks_per_member=3)).finished
+    assert sequential(toy_rules(3, weights="toys.late", tasks_per_member=3)).finished
 
 
 def test_what_is_likely_is_told_by_the_rule(write_module):
@@ -76,7 +69,7 @@ def test_what_is_likely_is_told_by_the_rule(write_module):
     strict = "def strict(losses, members):\n    return 1e-8 ** (losses * 0 + range(len(losses)))\n"
     growth = toy_growth(ruled(write_module, strict, "strict"))
     for _ in range(2):
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
+        deliver_toy(growth, growth.wanted()[0])
     likeliest, _ = growth.prospects(count=1)[0]
     assert likeliest.tasks == (0, likeliest.slot.episode - 1)
 
@@ -90,7 +83,7 @@ def test_a_rule_that_does_not_take_guesses_is_not_asked_early(write_module):
     name = write_module(picky)
     growth = toy_growth(toy_rules(5, weights=f"{name}.picky"))
     for _ in range(2):
-        deliver_toy(growth, growth.wanted()[0].spec.digest)
+        deliver_toy(growth, growth.wanted()[0])
     __import__(name).picky.no = True
     assert growth.prospects(count=1) == []
     del __import__(name).picky.no

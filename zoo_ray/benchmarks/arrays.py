@@ -1,6 +1,6 @@
 """Images and labels as numpy arrays: of a program, or of a .npz file."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from zipfile import is_zipfile
 import numpy as np
 import numpy.typing as npt
 
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import listed, printable, shown_path
 from zoo_ray.benchmarks.source import MAX_CLASSES, Source, Split, check_labels, numbered_classes
 from zoo_ray.benchmarks.unpickle import text
 from zoo_ray.counts import counted
@@ -71,7 +71,7 @@ def read_npz(path: Path) -> Source:
     Raises:
         UserError: the file is no .npz or damaged, or its arrays are not what `arrays_source` takes.
     """
-    where = printable(str(path), limit=400)
+    where = shown_path(path)
     with _opened(path, where) as content:
         names = _first(_NAMES, content, where)
         arrays = [content[name] for name in names]
@@ -90,7 +90,7 @@ def read_images(path: Path) -> Images:
     Raises:
         UserError: the file is no .npz or damaged, or its array is not what `arrays_source` takes.
     """
-    where = printable(str(path), limit=400)
+    where = shown_path(path)
     with _opened(path, where) as content:
         (name,) = _first((("images",), ("x_test",), ("test_images",)), content, where)
         return _checked_images(content[name], where)
@@ -122,13 +122,9 @@ def _first(
         if {*names} <= content.keys():
             return names
     raise UserError(
-        f"{where}: its arrays are {_listed(content)}; expected are "
-        f"{', or '.join(map(_listed, known))}; save them so, by numpy.savez"
+        f"{where}: its arrays are {listed(content)}; expected are "
+        f"{', or '.join(map(listed, known))}; save them so, by numpy.savez"
     )
-
-
-def _listed(names: Iterable[str]) -> str:
-    return printable(", ".join(names), limit=200) or "none"
 
 
 def _checked_names(class_names: Sequence[str], where: str) -> tuple[str, ...]:

@@ -11,8 +11,7 @@ from zoo_ray.counts import counted
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
 
-CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-CIFAR10_TEST = ("test_batch",)
+CIFAR10_FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 CIFAR100_FILES = ("meta", "train", "test")
 CIFAR10_CLASSES = (
     "airplane",
@@ -29,38 +28,21 @@ CIFAR10_CLASSES = (
 _SHAPE = (3, 32, 32)
 
 
-def read_cifar(
-    folder: Path,
-    *,
-    train: Sequence[str],
-    test: Sequence[str],
-    label_key: str,
-    class_names: tuple[str, ...],
-) -> Source:
-    """Read batches of 32x32 colour images.
-
-    Args:
-        folder: where the batches lie.
-        train, test: names of the files of each split, in order.
-        label_key: key of a batch's labels: `labels`, or `fine_labels` in CIFAR-100.
-        class_names: names by class number.
+def read_cifar10(folder: Path) -> Source:
+    """Read CIFAR-10: colour images of 32x32 pixels in 10 classes.
 
     Raises:
         UserError: a batch is missing, unreadable, not what CIFAR's batches are, or not safe.
     """
-    classes = len(class_names)
-    return Source(
-        class_names=class_names,
-        train=_read_split([folder / name for name in train], label_key, classes),
-        test=_read_split([folder / name for name in test], label_key, classes),
-    )
+    *train, test = (folder / name for name in CIFAR10_FILES)
+    return _read(train, test, label_key="labels", class_names=CIFAR10_CLASSES)
 
 
 def read_cifar100(folder: Path) -> Source:
     """Read CIFAR-100: 100 fine classes, by the names in its `meta`.
 
     Raises:
-        UserError: as `read_cifar`.
+        UserError: as `read_cifar10`.
     """
     path = folder / "meta"
     names = value(load_pickle(path), "fine_label_names")
@@ -70,12 +52,20 @@ def read_cifar100(folder: Path) -> Source:
         and all(isinstance(name, str | bytes) for name in names)
     ):
         raise _not_a_batch(path, "its 'fine_label_names' is no list of 100 names")
-    return read_cifar(
-        folder,
-        train=("train",),
-        test=("test",),
-        label_key="fine_labels",
-        class_names=tuple(text(name, instead=number) for number, name in enumerate(names)),
+    class_names = tuple(text(name, instead=number) for number, name in enumerate(names))
+    return _read(
+        [folder / "train"], folder / "test", label_key="fine_labels", class_names=class_names
+    )
+
+
+def _read(
+    train: Sequence[Path], test: Path, *, label_key: str, class_names: tuple[str, ...]
+) -> Source:
+    classes = len(class_names)
+    return Source(
+        class_names=class_names,
+        train=_read_split(train, label_key, classes),
+        test=_read_split([test], label_key, classes),
     )
 
 

@@ -5,14 +5,7 @@ from pathlib import Path
 
 from zoo_ray.address import expanded, is_remote
 from zoo_ray.benchmarks.arrays import read_npz
-from zoo_ray.benchmarks.cifar import (
-    CIFAR10_CLASSES,
-    CIFAR10_TEST,
-    CIFAR10_TRAIN,
-    CIFAR100_FILES,
-    read_cifar,
-    read_cifar100,
-)
+from zoo_ray.benchmarks.cifar import CIFAR10_FILES, CIFAR100_FILES, read_cifar10, read_cifar100
 from zoo_ray.benchmarks.digits import read_digits
 from zoo_ray.benchmarks.download import download_cifar, download_idx
 from zoo_ray.benchmarks.folder import read_folder
@@ -92,22 +85,21 @@ def _data_dir(config: BenchmarkConfig) -> Path:
     return expanded(config.data_dir, "benchmark.data_dir")
 
 
-def _digits(_: BenchmarkConfig) -> Source:
-    return read_digits()
-
-
-def _fashion_mnist(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "FashionMNIST" / "raw"
+def _like_mnist(
+    config: BenchmarkConfig, torchvisions: str, class_names: tuple[str, ...] | None = None
+) -> Source:
+    """A data set in MNIST's files; `torchvisions` is its class in torchvision."""
+    folder = _data_dir(config) / torchvisions / "raw"
     if not idx_files_exist(folder):
-        download_idx("fashion_mnist", "FashionMNIST", into=folder)
-    return read_idx(folder, class_names=_FASHION_MNIST_CLASSES)
+        download_idx(config.dataset, torchvisions, into=folder)
+    return read_idx(folder, class_names=class_names)
 
 
-def _mnist(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "MNIST" / "raw"
-    if not idx_files_exist(folder):
-        download_idx("mnist", "MNIST", into=folder)
-    return read_idx(folder)
+def _cifar10(config: BenchmarkConfig) -> Source:
+    folder = _data_dir(config) / "cifar-10-batches-py"
+    if not all((folder / name).is_file() for name in CIFAR10_FILES):
+        download_cifar("cifar10", "CIFAR10", into=folder)
+    return read_cifar10(folder)
 
 
 def _cifar100(config: BenchmarkConfig) -> Source:
@@ -129,19 +121,6 @@ def _mini_imagenet(config: BenchmarkConfig) -> Source:
     return read_mini_imagenet(folder)
 
 
-def _cifar10(config: BenchmarkConfig) -> Source:
-    folder = _data_dir(config) / "cifar-10-batches-py"
-    if not all((folder / name).is_file() for name in CIFAR10_TRAIN + CIFAR10_TEST):
-        download_cifar("cifar10", "CIFAR10", into=folder)
-    return read_cifar(
-        folder,
-        train=CIFAR10_TRAIN,
-        test=CIFAR10_TEST,
-        label_key="labels",
-        class_names=CIFAR10_CLASSES,
-    )
-
-
 def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
     return read_parquet(
         folder,
@@ -152,31 +131,19 @@ def _parquet(folder: Path, config: BenchmarkConfig) -> Source:
     )
 
 
-def _idx(folder: Path, _: BenchmarkConfig) -> Source:
-    return read_idx(folder)
-
-
-def _image_files(folder: Path, config: BenchmarkConfig) -> Source:
-    return read_folder(folder, size=config.image_size)
-
-
-def _npz(file: Path, _: BenchmarkConfig) -> Source:
-    return read_npz(file)
-
-
 _NAMED: dict[str, Callable[[BenchmarkConfig], Source]] = {
-    "digits": _digits,
-    "mnist": _mnist,
-    "fashion_mnist": _fashion_mnist,
+    "digits": lambda _: read_digits(),
+    "mnist": lambda config: _like_mnist(config, "MNIST"),
+    "fashion_mnist": lambda config: _like_mnist(config, "FashionMNIST", _FASHION_MNIST_CLASSES),
     "cifar10": _cifar10,
     "cifar100": _cifar100,
     "mini_imagenet": _mini_imagenet,
 }
 _READERS: dict[str, Callable[[Path, BenchmarkConfig], Source]] = {
-    "folder": _image_files,
-    "npz": _npz,
+    "folder": lambda folder, config: read_folder(folder, size=config.image_size),
+    "npz": lambda file, _: read_npz(file),
     "parquet": _parquet,
-    "idx": _idx,
+    "idx": lambda folder, _: read_idx(folder),
 }
 WITH_PATHS = tuple(_READERS)
 """The kinds of data that a path follows, as `folder:PATH`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo_ray.benchmarks.images import Mode, common_mode, decode
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import printable, shown_path
 from zoo_ray.benchmarks.source import Rows, Source, Split
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images, Labels
@@ -42,8 +42,9 @@ def read_folder(folder: Path, *, size: tuple[int, int] | None) -> Source:
         names = [name for name in _TEST_FOLDERS if name in inside]
         if not names:
             raise UserError(
-                f"{_shown(folder)}: there is train, but no {' or '.join(_TEST_FOLDERS)}; add one, "
-                "or give the path of train, to have a share of it set aside (benchmark.test_share)"
+                f"{shown_path(folder)}: there is train, but no {' or '.join(_TEST_FOLDERS)}; add "
+                "one, or give the path of train, to have a share of it set aside "
+                "(benchmark.test_share)"
             )
         train, test = _Files.within(folder / "train"), _Files.within(folder / names[0])
         _check_same_classes(train, test)
@@ -72,7 +73,7 @@ class _Files:
     def within(cls, folder: Path) -> "_Files":
         classes = _folders(folder)
         if not classes:
-            raise UserError(f"{_shown(folder)}: no folders here; {_LAYOUT}")
+            raise UserError(f"{shown_path(folder)}: no folders here; {_LAYOUT}")
         files = [_images(folder / name) for name in classes]
         return cls(
             folder=folder,
@@ -106,7 +107,7 @@ class _Files:
             ) from None
 
     def _where(self, row: int) -> str:
-        return _shown(self.paths[row])
+        return shown_path(self.paths[row])
 
 
 def _folders(folder: Path) -> list[str]:
@@ -127,16 +128,16 @@ def _images(folder: Path) -> list[Path]:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                raise UserError(f"{_shown(path)}: a folder within that of a class; {_LAYOUT}")
+                raise UserError(f"{shown_path(path)}: a folder within that of a class; {_LAYOUT}")
             if path.suffix.lower() in SUFFIXES:
                 if not entry.is_file():
                     raise UserError(
-                        f"{_shown(path)}: no file; put the image there, or take it away"
+                        f"{shown_path(path)}: no file; put the image there, or take it away"
                     )
                 paths.append(path)
     if not paths:
         raise UserError(
-            f"{_shown(folder)}: no images here ({', '.join(SUFFIXES)}); put those of the class "
+            f"{shown_path(folder)}: no images here ({', '.join(SUFFIXES)}); put those of the class "
             "here, or take the folder away"
         )
     return paths
@@ -147,10 +148,6 @@ def _check_same_classes(train: _Files, test: _Files) -> None:
         for name in one.classes:
             if name not in other.classes:
                 raise UserError(
-                    f"{_shown(one.folder / name)}: a class of which {other.folder.name} has no "
-                    f"folder; put images into {_shown(other.folder / name)}, or take this away"
+                    f"{shown_path(one.folder / name)}: a class of which {other.folder.name} has no "
+                    f"folder; put images into {shown_path(other.folder / name)}, or take this away"
                 )
-
-
-def _shown(path: Path) -> str:
-    return printable(str(path), limit=400)

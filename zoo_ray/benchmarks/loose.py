@@ -11,7 +11,7 @@ import numpy as np
 from zoo_ray.benchmarks.arrays import read_images
 from zoo_ray.benchmarks.folder import SUFFIXES
 from zoo_ray.benchmarks.images import common_mode, decode, fit
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import shown_path
 from zoo_ray.benchmarks.parquet import encoded_images
 from zoo_ray.errors import UserError
 from zoo_ray.task import Images
@@ -45,16 +45,15 @@ def read_loose(
     for is_npz, group in groupby(files, lambda file: file.suffix == ".npz"):
         if is_npz:
             parts = [(file.name, read_images(file)) for file in group]
-            some = [_of_shape(images, shape, scale, where=name) for name, images in parts]
             called = [f"{name}[{row}]" for name, images in parts for row in range(len(images))]
         else:
             encoded = [image for file in group for image in _encoded(file)]
             called = [name for name, _ in encoded]
-            some = [_decoded(encoded, shape, scale)]
-        for images in some:
+            parts = [(called[0], _decoded(encoded, shape, scale))]
+        for name, images in parts:
             height, width, channels = images.shape[1:]
             shape = shape or (height, width, channels)
-            arrays.append(_of_shape(images, shape, scale, where=called[0]))
+            arrays.append(_of_shape(images, shape, scale, where=name))
         names += called
     return Loose(names, np.concatenate(arrays))
 
@@ -76,7 +75,7 @@ def _decoded(
     encoded: Sequence[_Encoded], shape: tuple[int, int, int] | None, scale: bool
 ) -> Images:
     def where(position: int) -> str:
-        return printable(encoded[position][0], limit=400)
+        return shown_path(encoded[position][0])
 
     def read(position: int) -> bytes:
         return encoded[position][1]()
@@ -96,12 +95,8 @@ def _decoded(
     )
 
 
-def _of_shape(
-    images: Images, shape: tuple[int, int, int] | None, scale: bool, *, where: str
-) -> Images:
+def _of_shape(images: Images, shape: tuple[int, int, int], scale: bool, *, where: str) -> Images:
     """The images, if they are of a shape or may be brought to it."""
-    if shape is None:
-        return images
     height, width, channels = shape
     if images.shape[3] != channels:
         kinds = {1: "grey", 3: "colour"}
@@ -128,23 +123,19 @@ def _files(given: str) -> list[Path]:
             )
             if not files:
                 raise UserError(
-                    f"{_shown(path)}: no images here ({', '.join(SUFFIXES)}); give files, or a "
+                    f"{shown_path(path)}: no images here ({', '.join(SUFFIXES)}); give files, or a "
                     "folder of them"
                 )
             return files
         if path.is_file():
             return [path]
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read ({error.strerror})") from None
-    raise UserError(f"{_shown(path)}: no such file or folder; give images")
+        raise UserError(f"{shown_path(path)}: cannot be read ({error.strerror})") from None
+    raise UserError(f"{shown_path(path)}: no such file or folder; give images")
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise UserError(f"{_shown(path)}: cannot be read ({error.strerror})") from None
-
-
-def _shown(path: Path) -> str:
-    return printable(str(path), limit=400)
+        raise UserError(f"{shown_path(path)}: cannot be read ({error.strerror})") from None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import count
+from pathlib import Path
 
 
 def printable(text: str, *, limit: int = 60) -> str:
@@ -16,14 +17,24 @@ def printable(text: str, *, limit: int = 60) -> str:
     return clean if len(clean) <= limit else clean[: limit - 3] + "..."
 
 
-def task_name(classes: Sequence[str], *, limit: int = 48) -> str:
-    """`cat, dog`, or `cat, dog and 18 more` where all the names would not fit in `limit`."""
+def shown_path(path: Path | str) -> str:
+    """A path as messages name it."""
+    return printable(str(path), limit=400)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as messages list them, or `none`."""
+    return printable(", ".join(names), limit=200) or "none"
+
+
+def task_name(classes: Sequence[str]) -> str:
+    """`cat, dog`, or `cat, dog and 18 more` where all names would take more than 48 characters."""
     for shown in range(len(classes), 0, -1):
         more = f" and {len(classes) - shown} more" if shown < len(classes) else ""
         name = ", ".join(classes[:shown]) + more
-        if len(name) <= limit:
+        if len(name) <= 48:
             return name
-    return printable(classes[0], limit=limit // 2) + more
+    return printable(classes[0], limit=24) + more
 
 
 def unique(names: Iterable[str]) -> list[str]:

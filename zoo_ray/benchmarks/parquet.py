@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo_ray.benchmarks.images import Mode, common_mode, decode
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import listed, printable
 from zoo_ray.benchmarks.source import (
     MAX_CLASSES,
     Rows,
@@ -236,8 +236,8 @@ def _choose(
     if wanted is not None:
         if allowed.count(wanted) != 1:
             raise UserError(
-                f"{path}: {key} = {printable(wanted)} is no {kind} column; {_listed(schema)}; "
-                f"allowed: {_all_of(allowed)}"
+                f"{path}: {key} = {printable(wanted)} is no {kind} column; {_its_columns(schema)}; "
+                f"allowed: {listed(allowed)}"
             )
         return wanted
     if not guesses:
@@ -246,23 +246,19 @@ def _choose(
             "label": "integer (or string)",
         }[kind]
         raise UserError(
-            f"{path}: no {kind} column, of type {expected}; {_listed(schema)}; give a data set in "
-            "Hugging Face's layout"
+            f"{path}: no {kind} column, of type {expected}; {_its_columns(schema)}; give a data "
+            "set in Hugging Face's layout"
         )
     if len(guesses) > 1:
         raise UserError(
-            f"{path}: {len(guesses)} columns could hold the {kind}s ({_all_of(guesses)}); choose "
+            f"{path}: {len(guesses)} columns could hold the {kind}s ({listed(guesses)}); choose "
             f"one by {key}"
         )
     return guesses[0]
 
 
-def _listed(schema: Any) -> str:
-    return "its columns are " + _all_of([f"{field.name} ({field.type})" for field in schema])
-
-
-def _all_of(names: Sequence[str]) -> str:
-    return printable(", ".join(names), limit=200) or "none"
+def _its_columns(schema: Any) -> str:
+    return "its columns are " + listed([f"{field.name} ({field.type})" for field in schema])
 
 
 def _is_image(type_: Any) -> bool:

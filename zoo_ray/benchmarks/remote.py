@@ -40,6 +40,8 @@ def fetch(address: str, *, into: Path) -> Path:
         is_folder = root.type == fs.FileType.Directory
         within = fs.FileSelector(path, recursive=True)
         found = filesystem.get_file_info(within) if is_folder else [root]
+        if any(".." in info.path.split("/") for info in found):  # it would be written elsewhere
+            raise UserError(f"{shown}: a file's name there leads out of the folder; take it away")
         # Whatever changes in the bucket is fetched anew, beside what was there.
         state = sorted((info.path, info.size, info.mtime_ns) for info in found)
         key = hashlib.sha256(repr((where.text, state)).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from zoo_ray.cluster.desk import Desk
 from zoo_ray.cluster.health import end, is_alive, is_dead, worker_log
 from zoo_ray.cluster.job import Job, RunJob
 from zoo_ray.cluster.leases import MAX_LOST_FITS, Answer, Worker
-from zoo_ray.cluster.watching import DriverMetrics, accuracies, write_log
+from zoo_ray.cluster.watching import DriverMetrics, write_log
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit, record_failure
 from zoo_ray.members.member import FitProgress
@@ -387,7 +387,9 @@ class RunDriver(Driver):
         return self._growth.certain
 
     def _accuracies(self) -> dict[str, float]:
-        return accuracies(self._growth)
+        tasks, episodes = self._growth.tasks, self._growth.episodes
+        seen = episodes[-1].test_accuracy.tolist() if episodes else []
+        return {task.name: accuracy for task, accuracy in zip(tasks, seen, strict=False)}
 
     async def _write_tables(self) -> None:
         growth = self._growth

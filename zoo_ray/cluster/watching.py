@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from zoo_ray.zoo.growth import Growth, Wanted
+from zoo_ray.zoo.growth import Wanted
 
 _SECONDS = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0]
 log = logging.getLogger("zoo_ray")
@@ -124,11 +124,3 @@ def write_log(about: object) -> None:
 def _tag(name: str) -> str:
     """A name as a metric's tag: Ray takes ASCII."""
     return name.encode("ascii", "backslashreplace").decode()
-
-
-def accuracies(growth: Growth) -> dict[str, float]:
-    """Test accuracy of the tasks that a zoo has seen, by name."""
-    if not growth.episodes:
-        return {}
-    seen = growth.episodes[-1].test_accuracy
-    return {task.name: float(value) for task, value in zip(growth.tasks, seen, strict=False)}

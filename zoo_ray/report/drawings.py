@@ -109,7 +109,7 @@ def transfer_drawing(
         axes.grid(visible=False, axis="y")
         return figure
 
-    mean = backward[:-1].mean() if len(tasks) > 1 else 0.0
+    mean = backward[:-1].mean()
     words = f"Backward transfer of {len(tasks)} tasks, on average {mean:+z.2f} points"
     if forward is not None:
         words += f"; forward transfer, on average {forward.mean():+z.2f} points"

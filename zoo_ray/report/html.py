@@ -14,8 +14,6 @@ from zoo_ray.report.drawing import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
 from zoo_ray.zoo.boosting import Floats
 
-METRICS = ("average_accuracy", "learning_accuracy", "backward_transfer", "forgetting")
-
 
 def figure_section(drawing: Drawing, files: dict[str, bytes]) -> str:
     """A drawing with what it says; its files go to `files`."""

@@ -10,13 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from zoo_ray.lines import (
-    comparison_line,
-    comparison_status,
-    run_line,
-    search_line,
-    search_status,
-)
+from zoo_ray.lines import comparison_status, run_line, search_status, with_time_left
 from zoo_ray.progress import FitState, Progress, SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import Trials
@@ -65,42 +59,16 @@ class Live:
         sign = 1 if config.maximised else -1
         signed = max((sign * trial.score(config.metric) for trial in complete), default=None)
         best = None if signed is None else sign * signed
+        status = search_status(progress, ended=ended, trials=config.trials, best=best)
+        done = sum(trial.episodes for trial in trials.all)
         total = config.trials * config.most_episodes
-        episodes = sum(trial.episodes for trial in trials.all)
-        if self._console.is_terminal:
-            status = search_status(progress, ended=ended, trials=config.trials, best=best)
-            self._bars.update(
-                self._zoo,
-                description="[bold]search[/bold]",
-                total=total,
-                completed=episodes,
-                status=status,
-            )
-            self._show_fits(progress.fits)
-            return
-        line = search_line(
-            progress,
-            ended=ended,
-            trials=config.trials,
-            share=episodes / total,
-            best=best,
-        )
-        self._tell(ended, line, share=episodes / total)
+        self._show_zoos(progress, status, what="search", done=done, total=total, told=ended)
 
     def update_comparison(self, progress: SearchProgress, asked: int) -> None:
         """Show the present state of a comparison, whose zoos have so many members if none are
         shared."""
-        done = progress.members_done
-        if self._console.is_terminal:
-            description = "[bold]zoos[/bold]"
-            status = comparison_status(progress, asked=asked)
-            self._bars.update(
-                self._zoo, description=description, total=asked, completed=done, status=status
-            )
-            self._show_fits(progress.fits)
-            return
-        share = done / asked if asked else 1.0
-        self._tell(0, comparison_line(progress, asked=asked), share=share)
+        status, done = comparison_status(progress, asked=asked), progress.members_done
+        self._show_zoos(progress, status, what="zoos", done=done, total=asked, told=0)
 
     def update(self, progress: Progress) -> None:
         """Show the present state of a run."""
@@ -116,6 +84,21 @@ class Live:
         else:
             self._bars.update(self._zoo, status=f"{status}  waiting for workers")
         self._show_fits(progress.fits)
+
+    def _show_zoos(
+        self, progress: SearchProgress, status: str, *, what: str, done: int, total: int, told: int
+    ) -> None:
+        """Show many zoos; a line is printed when `told` has grown."""
+        if self._console.is_terminal:
+            what = f"[bold]{what}[/bold]"
+            self._bars.update(
+                self._zoo, description=what, total=total, completed=done, status=status
+            )
+            self._show_fits(progress.fits)
+            return
+        share = done / total if total else 1.0
+        line = with_time_left(status, share=share, since=progress.first_fit)
+        self._tell(told, line, share=share)
 
     def _show_fits(self, fits: Sequence[FitState]) -> None:
         for gone in self._fits.keys() - {fit.digest for fit in fits}:

@@ -24,7 +24,6 @@ from zoo_ray.report.drawings import (
     transfer_drawing,
 )
 from zoo_ray.report.html import (
-    METRICS,
     PAGE,
     STYLE,
     cards,
@@ -39,6 +38,7 @@ from zoo_ray.report.study_sections import study_sections
 from zoo_ray.report.whole import whole_file
 from zoo_ray.stored import StoredRun
 from zoo_ray.stored_studies import Study
+from zoo_ray.zoo.metrics import Metrics
 
 
 class Page(NamedTuple):
@@ -127,7 +127,7 @@ def run_drawings(run: StoredRun) -> list[Drawing]:
     drawn = [(member.episode, member.tasks) for member in run.members]
     found = [
         accuracy_drawing(run.accuracy, names, isolated),
-        transfer_drawing(run.accuracy, names, isolated) if len(names) > 1 else None,
+        transfer_drawing(run.accuracy, names, isolated),
         matrix_drawing(run.accuracy, names),
         members_drawing(drawn, run.weights, names),
         growth_drawing(run.counts, run.accuracy, names),
@@ -149,11 +149,10 @@ def run_drawings(run: StoredRun) -> list[Drawing]:
 
 
 def _summary(run: StoredRun) -> str:
-    found = run.metrics
     shown = {
-        name.replace("_", " "): percent(getattr(found, name))
-        for name in METRICS
-        if getattr(found, name) is not None
+        name.replace("_", " "): percent(value)
+        for name, value in run.metrics._asdict().items()
+        if value is not None
     }
     unknown = int((run.counts[-1] == 0).sum())
     guess = f" No member knows {unknown} of them, which count as guessed." if unknown else ""
@@ -200,9 +199,9 @@ def _tasks(run: StoredRun, files: dict[str, bytes]) -> str:
 
 def _side_by_side(runs: Sequence[StoredRun], files: dict[str, bytes]) -> list[str]:
     groups = _groups(runs)
-    header = ("", "seeds", *(name.replace("_", " ") for name in METRICS))
+    header = ("", "seeds", *(name.replace("_", " ") for name in Metrics._fields))
     spreads = {
-        name: {m: Spread.of([getattr(run.metrics, m) for run in several]) for m in METRICS}
+        name: {m: Spread.of([getattr(run.metrics, m) for run in several]) for m in Metrics._fields}
         for name, several in groups.items()
     }
     rows = [

@@ -11,7 +11,6 @@ from zoo_ray.outcomes import difference_text, percent, spread_text
 from zoo_ray.report.drawing import Drawing
 from zoo_ray.report.drawings import bands_drawing
 from zoo_ray.report.html import (
-    METRICS,
     cards,
     csv_bytes,
     figure_section,
@@ -45,6 +44,7 @@ from zoo_ray.stored_studies import (
     Study,
 )
 from zoo_ray.zoo.boosting import Floats
+from zoo_ray.zoo.metrics import Metrics
 
 _MOST_TRIALS = 100
 
@@ -232,7 +232,7 @@ def _comparison_sections(study: StoredComparison, files: dict[str, bytes]) -> li
                 *spread_cells(spread),
             )
             for c in contenders
-            for metric in (*METRICS, "difference", "forward_transfer")
+            for metric in (*Metrics._fields, "difference", "forward_transfer")
             if (spread := getattr(c, metric)) is not None
         ],
     )

@@ -28,7 +28,7 @@ _UNITS = ((3 * 3600, 3600, "hours"), (180, 60, "minutes"), (0, 1, "seconds"))
 class _Session(NamedTuple):
     """A session's place in the drawing, where sessions follow one another without a pause."""
 
-    shift: float
+    begin: float
     end: float
     workers: int
 
@@ -69,9 +69,7 @@ class Timeline(NamedTuple):
 
     def shares(self) -> dict[str, float]:
         """Shares of the workers' time, by kind and `idle`."""
-        spans = np.diff([0.0, *(session.end for session in self.sessions)])
-        workers = [session.workers for session in self.sessions]
-        whole = float(np.dot(spans, workers)) or 1.0
+        whole = sum((each.end - each.begin) * each.workers for each in self.sessions) or 1.0
         found = {kind: self.seconds(kind) / whole for kind in _COLOURS}
         return found | {"idle": max(1 - sum(found.values()), 0.0)}
 
@@ -92,13 +90,11 @@ def timeline_of(fits: Sequence[FitTime], *, used: Collection[str]) -> Timeline:
     ordered: list[FitTime] = []
     end = 0.0
     for group in groups:
-        begin = min(fit.begin for fit in group)
-        sessions.append(
-            _Session(end - begin, end + max(f.end for f in group) - begin, group[0].workers)
-        )
+        first = min(fit.begin for fit in group)
+        begin, end = end, end + max(fit.end for fit in group) - first
+        sessions.append(_Session(begin, end, group[0].workers))
         ordered += sorted(group, key=lambda fit: (fit.begin, fit.worker))
-        shifts += [end - begin] * len(group)
-        end = sessions[-1].end
+        shifts += [begin - first] * len(group)
     return Timeline(
         fits=ordered,
         kinds=[_kind(fit, used) for fit in ordered],
@@ -203,11 +199,9 @@ def timeline_rows(line: Timeline) -> tuple[tuple[str, ...], list[tuple[str, ...]
 
 
 def _draw_rows(axes: Axes, line: Timeline, size: float, episodes: Mapping[str, int]) -> None:
-    begin = 0.0
-    for session in line.sessions:
-        width = [(session.end - begin) / size] * session.workers
-        axes.barh(range(session.workers), width, left=begin / size, color=GRID, height=0.8)
-        begin = session.end
+    for begin, end, count in line.sessions:
+        width = [(end - begin) / size] * count
+        axes.barh(range(count), width, left=begin / size, color=GRID, height=0.8)
     workers = np.array([fit.worker for fit in line.fits])
     lengths = line.ends - line.begins
     edge = 0.8 if len(line.fits) < 500 else 0.2
@@ -244,10 +238,8 @@ def _draw_areas(axes: Axes, line: Timeline, size: float) -> None:
     edges = np.linspace(0, max(line.span, 1e-3), _BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
     there = np.zeros(_BINS)
-    begin = 0.0
-    for session in line.sessions:
-        there[(middles >= begin) & (middles < session.end)] = session.workers
-        begin = session.end
+    for begin, end, count in line.sessions:
+        there[(middles >= begin) & (middles < end)] = count
     axes.fill_between(middles / size, there, color=GRID, lw=0, step="mid")
     kinds = [kind for kind in _COLOURS if kind in line.kinds]
     busy = []

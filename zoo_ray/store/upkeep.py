@@ -199,9 +199,7 @@ def _check_comparison(store: Store, name: str) -> list[Problem]:
 # ---- collect
 
 
-def collect(
-    store: Store, *, remove: bool, older_than: timedelta = KEPT, now: datetime | None = None
-) -> list[Garbage]:
+def collect(store: Store, *, remove: bool, now: datetime | None = None) -> list[Garbage]:
     """Find what no run, search or work under way refers to, and is a day old.
 
     That is: members and checkpoints; at any age, checkpoints of finished members; and what broken
@@ -210,13 +208,12 @@ def collect(
     Args:
         store: which exists.
         remove: whether to remove it, too.
-        older_than: how old it must be.
         now: what the age counts from.
 
     Raises:
         UserError: a run's or a search's table cannot be read: who knows what it refers to?
     """
-    before = (now or datetime.now(UTC)) - older_than
+    before = (now or datetime.now(UTC)) - KEPT
     # What refers is read after what is there: whoever records a member meanwhile is heard.
     members: dict[str, list[Entry]] = {}
     for entry in store.files.list("members"):

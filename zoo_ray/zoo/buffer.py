@@ -27,16 +27,12 @@ class Buffer:
         self._tasks = tasks
         self._whole = [TaskShare(task.digest) for task in tasks]
         self._kept = [self._past(task) for task in tasks]
-
-        def mean(shares: Sequence[TaskShare]) -> float:
-            sizes = [share.samples(task.train) for share, task in zip(shares, tasks, strict=True)]
-            return sum(sizes) / len(sizes)
-
-        self._mean_whole, self._mean_kept = mean(self._whole), mean(self._kept)
-        self.is_even = all(
-            len({share.samples(task.train) for share, task in zip(shares, tasks, strict=True)}) == 1
+        sizes = [
+            [share.samples(task.train) for share, task in zip(shares, tasks, strict=True)]
             for shares in (self._whole, self._kept)
-        )
+        ]
+        self._mean_whole, self._mean_kept = (sum(each) / len(each) for each in sizes)
+        self.is_even = all(len(set(each)) == 1 for each in sizes)
         """Whether all tasks have as many samples, and replay keeps as many of each."""
 
     def _past(self, task: TaskLabels) -> TaskShare:

@@ -216,12 +216,12 @@ def _outlook(
     noise = np.stack([draw_noise(rules.seed, episode, index, episode - 1) for index in indices])
     scores = np.log(_weighed(rules, weights, members)) + noise
     errors = rules.sharpness * forecast.weight_errors
-    odds = _Odds(scores, errors, count=rules.past_tasks)
+    inclusion, likeliest = _odds(scores, errors, count=rules.past_tasks)
     slots = []
-    for index, sets in zip(indices, odds.likeliest(), strict=True):
+    for index, sets in zip(indices, likeliest, strict=True):
         slot = Slot(episode, index)
         options = [(Draw(slot, (*tasks, episode - 1)), chance) for tasks, chance in sets]
-        slots.append(_Outlook(options[0][0], odds.inclusion[index], options))
+        slots.append(_Outlook(options[0][0], inclusion[index], options))
     return slots
 
 
@@ -232,7 +232,9 @@ def _share(draw: Draw) -> Floats:
     return share
 
 
-class _Odds:
+def _odds(
+    scores: Floats, errors: Floats, *, count: int
+) -> tuple[Floats, list[list[tuple[tuple[int, ...], float]]]]:
     """How likely tasks are to be drawn, from their scores and these scores' errors.
 
     Args:
@@ -240,42 +242,38 @@ class _Odds:
         errors: standard deviations of the scores, shape (tasks,).
         count: how many tasks each draw takes.
 
-    Attributes:
-        inclusion: probability of each task to be among the drawn, shape (draws, tasks).
+    Returns:
+        The probability of each task to be among the drawn, shape (draws, tasks); and for each draw,
+        the likeliest set of tasks, and what the likeliest exchange makes of it, each with its
+        probability.
     """
-
-    def __init__(self, scores: Floats, errors: Floats, *, count: int) -> None:
-        order = np.argpartition(-scores, (count - 1, count), axis=1)
-        edge = np.take_along_axis(scores, order[:, count - 1 : count + 1], axis=1)
-        distances = np.abs(scores - edge.mean(axis=1, keepdims=True))
-        # The logistic distribution function at 1.702 z is within 0.01 of the normal one at z.
-        odds = np.exp(-1.702 * distances / np.maximum(errors, 1e-9))
-        self._drawn = order[:, :count]
-        inside = np.zeros(scores.shape, dtype=bool)
-        np.put_along_axis(inside, self._drawn, True, axis=1)
-        self.inclusion = np.where(inside, 1.0, odds) / (1 + odds)
-        self._leaving, self._entering = np.where(inside, odds, -1.0), np.where(inside, -1.0, odds)
-        self._sums = np.stack([(odds * inside).sum(axis=1), (odds * ~inside).sum(axis=1)], axis=1)
-
-    def likeliest(self) -> list[list[tuple[tuple[int, ...], float]]]:
-        """For each draw, the likeliest set of tasks, and what the likeliest exchange makes of it,
-        each with its probability."""
-        leaving, entering = self._leaving.argmax(axis=1), self._entering.argmax(axis=1)
-        rows = np.arange(len(leaving))
-        exchange = self._leaving[rows, leaving] * self._entering[rows, entering]
-        result = []
-        for row, drawn in enumerate(self._drawn.tolist()):
-            # Sets that differ by n exchanges have odds that sum to about
-            # (sum in x sum out)^n / n!^2.
-            all_sets = _bessel_i0(float(self._sums[row].prod()))
-            other = {*drawn, int(entering[row])} - {int(leaving[row])}
-            result.append(
-                [
-                    (tuple(sorted(drawn)), 1 / all_sets),
-                    (tuple(sorted(other)), float(exchange[row]) / all_sets),
-                ]
-            )
-        return result
+    order = np.argpartition(-scores, (count - 1, count), axis=1)
+    edge = np.take_along_axis(scores, order[:, count - 1 : count + 1], axis=1)
+    distances = np.abs(scores - edge.mean(axis=1, keepdims=True))
+    # The logistic distribution function at 1.702 z is within 0.01 of the normal one at z.
+    odds = np.exp(-1.702 * distances / np.maximum(errors, 1e-9))
+    drawn = order[:, :count]
+    inside = np.zeros(scores.shape, dtype=bool)
+    np.put_along_axis(inside, drawn, True, axis=1)
+    inclusion = np.where(inside, 1.0, odds) / (1 + odds)
+    leaving = np.where(inside, odds, -1.0).argmax(axis=1)
+    entering = np.where(inside, -1.0, odds).argmax(axis=1)
+    rows = np.arange(len(scores))
+    exchange = odds[rows, leaving] * odds[rows, entering]
+    sums = (odds * inside).sum(axis=1) * (odds * ~inside).sum(axis=1)
+    likeliest = []
+    for row, tasks in enumerate(drawn.tolist()):
+        # Sets that differ by n exchanges have odds that sum to about
+        # (sum in x sum out)^n / n!^2.
+        all_sets = _bessel_i0(float(sums[row]))
+        other = {*tasks, int(entering[row])} - {int(leaving[row])}
+        likeliest.append(
+            [
+                (tuple(sorted(tasks)), 1 / all_sets),
+                (tuple(sorted(other)), float(exchange[row]) / all_sets),
+            ]
+        )
+    return inclusion, likeliest
 
 
 def _bessel_i0(x: float) -> float:
