@@ -106,6 +106,6 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, monkeypatch):
     bucket = SimpleNamespace(get_file_info=lambda asked: folder if asked == "bucket/x" else [file])
     opened = SimpleNamespace(from_uri=lambda _: (bucket, "bucket/x"))
     monkeypatch.setattr(pyarrow.fs, "FileSystem", opened)
-    with pytest.raises(UserError, match="leads out of the folder"):
+    with pytest.raises(UserError, match=r"\.\./evil would be written outside"):
         fetch("s3://bucket/x", into=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from zoo_ray.address import CREDENTIALS, parse_address
-from zoo_ray.benchmarks.names import printable
+from zoo_ray.benchmarks.names import printable, shown_path
 from zoo_ray.errors import UserError
 
 _OF_ADDRESSES = "%:/?#[]@!$&'()*+,;=~"
@@ -40,8 +40,12 @@ def fetch(address: str, *, into: Path) -> Path:
         is_folder = root.type == fs.FileType.Directory
         within = fs.FileSelector(path, recursive=True)
         found = filesystem.get_file_info(within) if is_folder else [root]
-        if any(".." in info.path.split("/") for info in found):  # it would be written elsewhere
-            raise UserError(f"{shown}: a file's name there leads out of the folder; take it away")
+        for info in found:
+            if ".." in info.path.split("/"):
+                raise UserError(
+                    f"{shown}: the file {shown_path(info.path)} would be written outside of the "
+                    "folder; take it away"
+                )
         # Whatever changes in the bucket is fetched anew, beside what was there.
         state = sorted((info.path, info.size, info.mtime_ns) for info in found)
         key = hashlib.sha256(repr((where.text, state)).encode()).hexdigest()[:16]
