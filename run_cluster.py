@@ -30,12 +30,10 @@ from zoo_ray.stops import clean_stops
 if TYPE_CHECKING:
     from zoo_ray.cluster.jobs import Jobs
     from zoo_ray.cluster.packing import Submission
-    from zoo_ray.comparison import ComparisonResult
-    from zoo_ray.competition import CompetitionResult
+    from zoo_ray.comparison import StudyResult
     from zoo_ray.store import Store
     from zoo_ray.store.records import NamedFolder, RunSummary
     from zoo_ray.store.upkeep import Garbage
-    from zoo_ray.tuning import SearchResult
 
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
@@ -232,7 +230,7 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
-def _members_line(result: "ComparisonResult | CompetitionResult | SearchResult") -> str:
+def _members_line(result: "StudyResult") -> str:
     line = study_line(
         asked=result.asked, fitted=result.fitted, read=result.read, wall_s=result.wall_s
     )

@@ -101,10 +101,10 @@ def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """What growing the zoos of a comparison, or of a competition study, took.
+    """What growing the zoos of a comparison, search or competition study took.
 
     Attributes:
-        name: of the comparison or study.
+        name: of the comparison, search or study.
         store: address of the store.
         seeds: of the zoos.
         asked: members that all zoos have, shared ones counted for each.
