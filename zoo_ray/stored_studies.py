@@ -27,6 +27,7 @@ from zoo_ray.store import (
     search_folder,
     zoo_name,
 )
+from zoo_ray.store.store import TRIALS
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -414,8 +415,7 @@ def _read_trials(store: Store, name: str, record: SearchRecord) -> StoredSearch 
         )
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"{store.shown}/{folder}/trials.parquet: not the table of this search; tune writes it "
-            "anew"
+            f"{store.shown}/{folder}/{TRIALS}: not the table of this search; tune writes it anew"
         ) from None
 
 

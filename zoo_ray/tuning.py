@@ -45,6 +45,7 @@ from zoo_ray.store import (
     check_name,
     search_folder,
 )
+from zoo_ray.store.store import TRIALS
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import settled_episodes
 from zoo_ray.zoo.weights import with_source
@@ -497,11 +498,11 @@ def _write_results(
     name, config, _, store = prepared
     folder = search_folder(name)
     store.clear_wanted(folder)
+    written = [f"{store.shown}/{folder}/{TRIALS}"]
     if found is None:
-        return [f"{store.shown}/{folder}/trials.parquet"]
+        return written
     best = found.best
     best_plan = _plans(best.values, prepared)[0]
-    written = []
     for kind, validation, comment in (
         ("best", None, "its members are in the store: train reads them"),
         ("final", 0.0, "fitted on all training samples, the validation part among them"),
@@ -516,5 +517,4 @@ def _write_results(
         text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
         written.append(store.write_file(folder, f"{kind}.yaml", text.encode()))
     drawings = search_drawings(rows, found, weight, metric=config.metric)
-    written += write_pictures(drawings, store, folder, of=name)
-    return [f"{store.shown}/{folder}/trials.parquet", *written]
+    return written + write_pictures(drawings, store, folder, of=name)
