@@ -141,24 +141,17 @@ class CompetitionRecord(StudyRecord):
 
     @model_validator(mode="after")
     def _fits_its_tasks(self) -> Self:
-        count = len(self.tasks)
+        gains = [self.gain, *self.gain_by_seed]
         for key in ("seeds", "alone_by_seed"):
             if (given := getattr(self, key)) and len(given) != len(self.gain_by_seed):
                 raise ValueError("it has not as many gains as seeds")
-        matrices = [self.gain, *self.gain_by_seed, self.together]
         lengths = {len(alone) for alone in (self.alone, *self.alone_by_seed)}
-        for matrix in matrices:
+        for matrix in (*gains, self.together):
             lengths |= {len(matrix), *map(len, matrix)}
-        if lengths != {count}:
+        if lengths != {len(self.tasks)}:
             raise ValueError("its matrices are not of as many rows as it has tasks")
-        off_diagonal = (
-            gain[i][j]
-            for gain in [self.gain, *self.gain_by_seed]
-            for i in range(count)
-            for j in range(count)
-            if i != j
-        )
-        if None in off_diagonal or None in self.together[-1]:
+        off_diagonal = [row[:i] + row[i + 1 :] for gain in gains for i, row in enumerate(gain)]
+        if any(None in row for row in (*off_diagonal, self.together[-1])):
             raise ValueError("numbers are missing")
         return self
 
