@@ -142,14 +142,16 @@ def search(
     before = store.read_trials(name) or {}
     ended_before = {*before.get("status", [])} == {"complete"}
     with contextlib.ExitStack() as until_done:
-        plan = _plan(
-            config,
-            record,
+        plan = plan_on_ray(
+            config.base,
             address=address,
-            source=source,
+            until=until_done,
             start=not ended_before,
-            until_done=until_done,
+            precision=recorded_precision(config.base, record),
+            members=config.trials * config.most_members,
+            source=source,
         )
+        _check_validation(plan)
         prepared = _Prepared(name, config, plan, store)
         _record(prepared, record)
         # Whatever becomes of this command, the members of an earlier one stay claimed.
@@ -208,32 +210,13 @@ def search(
     )
 
 
-def _plan(
-    config: SearchConfig,
-    record: SearchRecord | None,
-    *,
-    address: str | None,
-    source: Source | None,
-    start: bool,
-    until_done: contextlib.ExitStack,
-) -> Plan:
-    """The base's plan, its data read; if `start`, Ray is started meanwhile, until all is done."""
-    plan = plan_on_ray(
-        config.base,
-        address=address,
-        until=until_done,
-        start=start,
-        precision=recorded_precision(config.base, record),
-        members=config.trials * config.most_members,
-        source=source,
-    )
+def _check_validation(plan: Plan) -> None:
     for task in plan.tasks:
         if len(task.validation) == 0:
             raise UserError(
-                f"base.benchmark.validation = {config.base.benchmark.validation:g}: nothing is "
+                f"base.benchmark.validation = {plan.config.benchmark.validation:g}: nothing is "
                 f"left for the validation part of task {task.name}; give more"
             )
-    return plan
 
 
 def _read_again(
