@@ -9,7 +9,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast, get_args
 
@@ -29,12 +30,10 @@ from zoo_ray.stops import clean_stops
 if TYPE_CHECKING:
     from zoo_ray.cluster.jobs import Jobs
     from zoo_ray.cluster.packing import Submission
-    from zoo_ray.comparison import ComparisonResult
-    from zoo_ray.competition import CompetitionResult
+    from zoo_ray.comparison import StudyResult
     from zoo_ray.store import Store
     from zoo_ray.store.records import NamedFolder, RunSummary
     from zoo_ray.store.upkeep import Garbage
-    from zoo_ray.tuning import SearchResult
 
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
@@ -134,16 +133,14 @@ def train(arguments: argparse.Namespace, people: Console) -> int:
             on_progress=live.update,
             started=STARTED,
         )
-    out = people if arguments.json else _console()
-    out.print(result_table(result.growth, title=name))
-    out.print(
+    _show(arguments, people, result_table(result.growth, title=name))
+    _show(
+        arguments,
+        people,
         f"{counted(result.fitted, 'member')} fitted, {result.read} read from the store, "
         f"in {result.wall_s:.1f} s\nfigure: {escape(result.figure)}",
-        highlight=False,
-        soft_wrap=True,
     )
-    if arguments.json:
-        print(json.dumps(result.to_dict(), allow_nan=False))
+    _show_json(arguments, **result.to_dict())
     return 0
 
 
@@ -162,29 +159,24 @@ def tune(arguments: argparse.Namespace, people: Console) -> int:
             config,
             name=name,
             address=arguments.address,
-            on_progress=lambda progress, trials: live.update_search(
-                progress, trials, config=config
-            ),
+            on_progress=partial(live.update_search, config=config),
             started=STARTED,
         )
-    out = people if arguments.json else _console()
-    out.print(
-        search_table(
-            result.rows, result.findings, keys=list(config.space), metric=config.metric, title=name
-        )
+    table = search_table(
+        result.rows, result.findings, keys=list(config.space), metric=config.metric, title=name
     )
+    _show(arguments, people, table)
     test = result.test_accuracy
     final = _to_type(*train_words(Store(config.base.store), name, "final"))
-    out.print(
+    _show(
+        arguments,
+        people,
         f"no trial was complete: give the search more hours\n{_members_line(result)}"
         if test is None
         else f"test accuracy of the best: {100 * test:.2f}%\n{_members_line(result)}\n"
         f"to grow it on all training samples: {escape(final)}",
-        highlight=False,
-        soft_wrap=True,
     )
-    if arguments.json:
-        print(json.dumps(result.to_dict(), allow_nan=False))
+    _show_json(arguments, **result.to_dict())
     return 0
 
 
@@ -238,7 +230,7 @@ def compete(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
-def _members_line(result: "ComparisonResult | CompetitionResult | SearchResult") -> str:
+def _members_line(result: "StudyResult") -> str:
     line = study_line(
         asked=result.asked, fitted=result.fitted, read=result.read, wall_s=result.wall_s
     )
@@ -302,8 +294,7 @@ def check(arguments: argparse.Namespace, people: Console) -> int:
     report = check_report(plan, store=store)
     # Long values are not cut in two: whoever copies them needs them whole.
     (people if arguments.json else _console()).print(report.text, soft_wrap=True)
-    if arguments.json:
-        print(json.dumps(report.values, allow_nan=False))
+    _show_json(arguments, **report.values)
     return 0
 
 
@@ -581,6 +572,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Grow a Model Zoo: an ensemble that learns a stream of tasks, on Ray.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(
+        does: Callable[[argparse.Namespace, Console], int],
+        parent: argparse.ArgumentParser,
+        *,
+        help: str,
+        description: str | None = None,
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            does.__name__, parents=[parent], help=help, description=description
+        )
+        added.set_defaults(command=does)
+        return added
+
     output = argparse.ArgumentParser(add_help=False)
     output.add_argument(
         "--json", action="store_true", help="one JSON object as the last line of stdout"
@@ -607,16 +612,10 @@ def _parser() -> argparse.ArgumentParser:
         published.add_argument(f"--{flag}", metavar="FILE", help=f"the {section}'s YAML file")
     for flag, (key, default) in FLAGS.items():
         published.add_argument(f"--{flag}", metavar="N", help=f"{key} ({default})")
-    trainer = commands.add_parser("train", parents=[run], help="grow a zoo, or go on with it")
-    trainer.set_defaults(command=train)
-    tuner = commands.add_parser(
-        "tune", parents=[options], help="search: grow many zoos, sharing members"
-    )
+    command(train, run, help="grow a zoo, or go on with it")
+    tuner = command(tune, options, help="search: grow many zoos, sharing members")
     tuner.add_argument("config", **config)
-    tuner.set_defaults(command=tune)
-    comparer = commands.add_parser(
-        "compare", parents=[run], help="grow zoos of several modes and seeds, side by side"
-    )
+    comparer = command(compare, run, help="grow zoos of several modes and seeds, side by side")
     comparer.add_argument(
         "--modes",
         nargs="+",
@@ -641,19 +640,14 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the tasks arrive in another order with each seed (benchmark.order_seed)",
     )
-    comparer.set_defaults(command=compare)
-    competitor = commands.add_parser(
-        "compete", parents=[run], help="fit every pair of tasks: what do they do for each other?"
+    competitor = command(
+        compete, run, help="fit every pair of tasks: what do they do for each other?"
     )
     competitor.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="(zoo.seed)")
-    competitor.set_defaults(command=compete)
-    checker = commands.add_parser(
-        "check", parents=[run], help="show what a run would do, without fitting"
-    )
-    checker.set_defaults(command=check)
-    predictor = commands.add_parser(
-        "predict",
-        parents=[output],
+    command(check, run, help="show what a run would do, without fitting")
+    predictor = command(
+        predict,
+        output,
         help="ask a grown zoo what images show",
         description="Ask a grown zoo what images show. Images are not turned or permuted: give "
         "those of a task with benchmark.rotate or permute as its network has seen them.",
@@ -672,76 +666,50 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="FILE", help="write all probabilities to a .csv or .parquet file"
     )
     predictor.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
-    predictor.set_defaults(command=predict)
-    reporter = commands.add_parser(
-        "report",
-        parents=[output],
-        help="write a page about runs, a comparison or a search",
-    )
+    reporter = command(report, output, help="write a page about runs, a comparison or a search")
     reporter.add_argument(
         "names", metavar="NAME", nargs="+", help="of runs, or what compare, compete or tune did"
     )
     reporter.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
     reporter.add_argument("--out", metavar="FOLDER", help="(report/NAME)")
-    reporter.set_defaults(command=report)
-    verifier = commands.add_parser("verify", parents=[output], help="read all of a store")
+    verifier = command(verify, output, help="read all of a store")
     verifier.add_argument("store", metavar="STORE", help="a folder, or s3:// or gs://")
     verifier.add_argument(
         "--repair", action="store_true", help="make corrupt members missing: they are fitted again"
     )
-    verifier.set_defaults(command=verify)
-    lister = commands.add_parser(
-        "runs", parents=[output], help="list the runs, searches and comparisons of a store"
-    )
+    lister = command(runs, output, help="list the runs, searches and comparisons of a store")
     lister.add_argument("store", metavar="STORE", nargs="?", default=DEFAULT_STORE)
-    lister.set_defaults(command=runs)
-    remover = commands.add_parser(
-        "rm", parents=[output], help="remove a run, search or comparison, not its members"
-    )
+    remover = command(rm, output, help="remove a run, search or comparison, not its members")
     remover.add_argument("run", metavar="NAME")
     remover.add_argument(
         "--kind", choices=("run", "search", "comparison"), help="where a name is used for several"
     )
     remover.add_argument("--store", metavar="URI", default=DEFAULT_STORE)
-    remover.set_defaults(command=rm)
-    collector = commands.add_parser(
-        "gc", parents=[output], help="find what no run or search refers to and is a day old"
-    )
+    collector = command(gc, output, help="find what no run or search refers to and is a day old")
     collector.add_argument("store", metavar="STORE")
     collector.add_argument("--yes", action="store_true", help="remove it")
-    collector.set_defaults(command=gc)
     cluster = argparse.ArgumentParser(add_help=False, parents=[output])
     cluster.add_argument(
         "--address",
         help="http://HOST:PORT of the cluster's dashboard, or auto (RAY_ADDRESS; the cluster of "
         "this machine; or http://127.0.0.1:8265, where `ray dashboard cluster.yaml` leads)",
     )
-    submitter = commands.add_parser(
-        "submit", parents=[cluster], help="have a command run on a cluster, as a job"
-    )
+    submitter = command(submit, cluster, help="have a command run on a cluster, as a job")
     submitter.add_argument(
         "words",
         metavar="-- COMMAND CONFIG ...",
         nargs=argparse.REMAINDER,
         help=f"{', '.join(_JOBS)}, with their options",
     )
-    submitter.set_defaults(command=submit)
-    resumer = commands.add_parser(
-        "resume", parents=[cluster], help="submit again what a run's latest job was to do"
-    )
+    resumer = command(resume, cluster, help="submit again what a run's latest job was to do")
     resumer.add_argument("run", metavar="RUN")
-    resumer.set_defaults(command=resume)
-    watcher = commands.add_parser("jobs", parents=[cluster], help="list the jobs of a cluster")
-    watcher.set_defaults(command=jobs)
+    command(jobs, cluster, help="list the jobs of a cluster")
     job = argparse.ArgumentParser(add_help=False, parents=[cluster])
     job.add_argument("job", metavar="RUN", help="a run, of which the latest job is meant, or a job")
-    teller = commands.add_parser("status", parents=[job], help="show how a job is")
-    teller.set_defaults(command=status)
-    logger = commands.add_parser("logs", parents=[job], help="show what a job has printed")
+    command(status, job, help="show how a job is")
+    logger = command(logs, job, help="show what a job has printed")
     logger.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
-    logger.set_defaults(command=logs)
-    stopper = commands.add_parser("stop", parents=[job], help="stop a job")
-    stopper.set_defaults(command=stop)
+    command(stop, job, help="stop a job")
     return parser
 
 

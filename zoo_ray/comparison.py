@@ -1,11 +1,10 @@
 """A comparison: one stream, several configurations, several seeds; each zoo is a run."""
 
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any, Literal, get_args
 
@@ -27,7 +26,7 @@ from zoo_ray.run import (
     write_results,
 )
 from zoo_ray.store import Store, check_name, comparison_folder, run_folder, zoo_name
-from zoo_ray.stored_studies import earlier_runs, refuse_other_study
+from zoo_ray.stored_studies import ComparisonRecord, refuse_other_study
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
@@ -102,10 +101,10 @@ def varied_contender(config: RunConfig, items: Sequence[str]) -> Contender:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """What growing the zoos of a comparison, or of a competition study, took.
+    """What growing the zoos of a comparison, search or competition study took.
 
     Attributes:
-        name: of the comparison or study.
+        name: of the comparison, search or study.
         store: address of the store.
         seeds: of the zoos.
         asked: members that all zoos have, shared ones counted for each.
@@ -159,7 +158,7 @@ def outcome_dicts(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """Outcomes as plain values."""
 
     def plain(spread: Spread | None) -> dict[str, Any] | None:
-        return spread and spread._asdict() | {"by_seed": list(spread.by_seed)}
+        return None if spread is None else asdict(spread) | {"by_seed": list(spread.by_seed)}
 
     return [
         {
@@ -530,15 +529,10 @@ def _unknown_tasks(growth: Growth) -> int:
 def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]:
     from zoo_ray.report.study_drawings import contenders_drawing  # imports matplotlib
 
-    folder = comparison_folder(name)
-    record = {
-        "format_version": 1,
-        "contenders": outcome_dicts(outcomes),
-        "earlier_runs": earlier_runs(store, name, [run for o in outcomes for run in o.runs]),
-    }
-    text = json.dumps(record, indent=1)
+    values = {"contenders": outcome_dicts(outcomes)}
+    runs = [run for outcome in outcomes for run in outcome.runs]
+    files = [ComparisonRecord.write(store, name, values, runs=runs)]
     grown = [outcome for outcome in outcomes if outcome.problem is None]
-    files = [store.write_file(folder, "comparison.json", text.encode())]
     if not grown:
         return files
     drawing = contenders_drawing(
@@ -546,4 +540,4 @@ def _write(outcomes: Sequence[Outcome], store: Store, *, name: str) -> list[str]
         [spread.by_seed for outcome in grown if (spread := outcome.spread("average_accuracy"))],
         [outcome.images for outcome in grown],
     )
-    return files + write_pictures([drawing], store, folder, of=name)
+    return files + write_pictures([drawing], store, comparison_folder(name), of=name)

@@ -1,9 +1,8 @@
 """The study of task competition: what each task gains from each other, pair by pair."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from zoo_ray.progress import SearchProgress
 from zoo_ray.replay import predictions_of
 from zoo_ray.run import without_nan, write_pictures
 from zoo_ray.store import comparison_folder
-from zoo_ray.stored_studies import COMPETING, earlier_runs
+from zoo_ray.stored_studies import COMPETING, CompetitionRecord
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition, competition, mean_competition
 
@@ -38,12 +37,28 @@ class CompetitionResult(StudyResult):
     by_seed: Sequence[Competition]
     together: Floats
 
+    def shown(self) -> dict[str, Any]:
+        """What the study has shown, as plain values."""
+        return {
+            "tasks": list(self.tasks),
+            "seeds": list(self.seeds),
+            "alone": self.mean.alone.tolist(),
+            "alone_by_seed": [one.alone.tolist() for one in self.by_seed],
+            "gain": without_nan(self.mean.gain),
+            "gain_by_seed": [without_nan(one.gain) for one in self.by_seed],
+            "helped": self.mean.helped.tolist(),
+            "helps": self.mean.helps.tolist(),
+            "positive_share": self.mean.positive_share,
+            "asymmetry": self.mean.asymmetry,
+            "together": without_nan(self.together),
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
         return {
             "competition": self.name,
             "store": self.store,
-            **_plain(self.tasks, self.seeds, self.mean, self.by_seed, self.together),
+            **self.shown(),
             **self.took(),
         }
 
@@ -89,42 +104,39 @@ def compete(
         raise UserError(next(iter(grown.problems.values())))
     pairs, crowds = ([_accuracies(zoo, grown) for zoo in zoos] for zoos in grown.zoos)
     by_seed = [competition(accuracy, tasks=tasks) for accuracy in pairs]
-    mean = mean_competition(by_seed)
     together = np.full((tasks, tasks), np.nan)
     for several in range(1, tasks + 1):
         of_all = [accuracy[tuple(range(several))] for accuracy in crowds]
         together[several - 1, :several] = np.mean(of_all, axis=0)
-    names = [task.name for task in grown.plan.tasks]
-    folder = comparison_folder(name)
-    runs = [zoo.run for zoos in grown.zoos for zoo in zoos]
-    record = {
-        "format_version": 1,
-        **_plain(names, seeds, mean, by_seed, together),
-        "earlier_runs": earlier_runs(grown.store, name, runs),
-    }
-    text = json.dumps(record, indent=1, allow_nan=False)
-    from zoo_ray.report.study_drawings import (  # imports matplotlib
-        competition_drawing,
-        together_drawing,
-    )
-
-    files = [grown.store.write_file(folder, "competition.json", text.encode())]
-    drawings = [competition_drawing(mean, by_seed, names), together_drawing(together, names)]
-    files += write_pictures(drawings, grown.store, folder, of=name)
-    return CompetitionResult(
+    result = CompetitionResult(
         name=name,
         store=grown.store.address,
         seeds=seeds,
-        tasks=names,
-        mean=mean,
+        tasks=[task.name for task in grown.plan.tasks],
+        mean=mean_competition(by_seed),
         by_seed=by_seed,
         together=together,
         asked=grown.asked,
         fitted=len(grown.tally.ours),
         read=len(grown.tally.others),
-        files=files,
-        wall_s=time.time() - started,
+        files=[],
+        wall_s=0.0,
     )
+    files = _write(result, grown)
+    return replace(result, files=files, wall_s=time.time() - started)
+
+
+def _write(result: CompetitionResult, grown: Grown) -> list[str]:
+    from zoo_ray.report import study_drawings  # imports matplotlib
+
+    runs = [zoo.run for zoos in grown.zoos for zoo in zoos]
+    files = [CompetitionRecord.write(grown.store, result.name, result.shown(), runs=runs)]
+    drawings = [
+        study_drawings.competition_drawing(result.mean, result.by_seed, result.tasks),
+        study_drawings.together_drawing(result.together, result.tasks),
+    ]
+    folder = comparison_folder(result.name)
+    return files + write_pictures(drawings, grown.store, folder, of=result.name)
 
 
 def _contender(config: RunConfig, name: str) -> Contender:
@@ -146,25 +158,3 @@ def _accuracies(zoo: Zoo, grown: Grown) -> dict[tuple[int, ...], list[float]]:
             for task, predicted in zip(member.tasks, stored.predictions, strict=True)
         ]
     return found
-
-
-def _plain(
-    tasks: Sequence[str],
-    seeds: Sequence[int],
-    mean: Competition,
-    by_seed: Sequence[Competition],
-    together: Floats,
-) -> dict[str, Any]:
-    return {
-        "tasks": list(tasks),
-        "seeds": list(seeds),
-        "alone": mean.alone.tolist(),
-        "alone_by_seed": [one.alone.tolist() for one in by_seed],
-        "gain": without_nan(mean.gain),
-        "gain_by_seed": [without_nan(one.gain) for one in by_seed],
-        "helped": mean.helped.tolist(),
-        "helps": mean.helps.tolist(),
-        "positive_share": mean.positive_share,
-        "asymmetry": mean.asymmetry,
-        "together": without_nan(together),
-    }

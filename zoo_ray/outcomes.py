@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from zoo_ray.members.spec import Recipe
 from zoo_ray.rules import Rules
@@ -13,7 +14,8 @@ from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics
 
 
-class Spread(NamedTuple):
+@dataclass(frozen=True)
+class Spread:
     """A number over seeds.
 
     Attributes:
@@ -24,7 +26,7 @@ class Spread(NamedTuple):
 
     mean: float
     sd: float | None
-    by_seed: tuple[float, ...]
+    by_seed: Annotated[tuple[float, ...], Field(min_length=1)]
 
     @staticmethod
     def of(values: Sequence[float | None]) -> "Spread | None":
@@ -36,23 +38,12 @@ class Spread(NamedTuple):
         return Spread(float(np.mean(numbers)), sd, numbers)
 
 
-class OverSeeds(Protocol):
-    """A `Spread`, or the record of one."""
-
-    @property
-    def mean(self) -> float: ...
-    @property
-    def sd(self) -> float | None: ...
-    @property
-    def by_seed(self) -> Sequence[float]: ...
-
-
 def percent(share: float) -> str:
     """A share in percent."""
     return f"{100 * share:z.2f}%"  # z: what rounds to 0 has no minus
 
 
-def spread_text(spread: OverSeeds | None, *, sign: str = "") -> str:
+def spread_text(spread: Spread | None, *, sign: str = "") -> str:
     """A share over seeds, in percent."""
     if spread is None:
         return "-"
@@ -60,13 +51,13 @@ def spread_text(spread: OverSeeds | None, *, sign: str = "") -> str:
     return mean if spread.sd is None else f"{mean} ± {100 * spread.sd:.2f}"
 
 
-def difference_text(spread: OverSeeds | None) -> str:
+def difference_text(spread: Spread | None) -> str:
     """A paired difference, in percent; with a star where it is not 0, by its interval."""
     low, high = (spread and interval_95(spread)) or (0.0, 0.0)
     return spread_text(spread, sign="+") + ("*" if low > 0 or high < 0 else "")
 
 
-def interval_95(spread: OverSeeds) -> tuple[float, float] | None:
+def interval_95(spread: Spread) -> tuple[float, float] | None:
     """Where the mean of so many seeds lies in 95 of 100 cases (Student's t); None for one seed."""
     if spread.sd is None:
         return None

@@ -29,8 +29,6 @@ from zoo_ray.zoo.metrics import Metrics
 if TYPE_CHECKING:
     from zoo_ray.report.drawing import Drawing
 
-_FIGURE = "report/accuracy.png"
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -172,7 +170,7 @@ def grow(
             progress = _grow(plan, growth, store, name=name, tally=tally, on_progress=on_progress)
         if growth.problem:
             raise UserError(growth.problem)
-    figure = f"{store.shown}/runs/{name}/{_FIGURE}"
+    figure = f"{store.shown}/{run_folder(name)}/report/accuracy.png"
     if write_results(growth, store, name=name):
         from zoo_ray.report.drawings import accuracy_drawing  # imports matplotlib
 

@@ -16,7 +16,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.outcomes import percent
 from zoo_ray.rules import Rules
 from zoo_ray.store import CorruptMember, RunRecord, Store, TaskRecord, run_folder, zoo_name
-from zoo_ray.store.store import OWN_CODE
+from zoo_ray.store.store import CONFUSION, EPISODES, OWN_CODE, RESULTS
 from zoo_ray.task import Images
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.metrics import Metrics, metrics
@@ -70,8 +70,8 @@ class StoredRun:
             raise UserError(
                 f"store {store.shown}: no run {name!r}; run_cluster.py runs shows what there is"
             )
-        episodes = store.read_table(name, "episodes.parquet")
-        results = store.read_table(name, "results.parquet")
+        episodes = store.read_table(name, EPISODES)
+        results = store.read_table(name, RESULTS)
         if not episodes or not results:
             raise UserError(
                 f"{folder}: the run has no episode yet; the command that began it goes on"
@@ -165,7 +165,7 @@ class StoredRun:
         Raises:
             UserError: the table cannot be read.
         """
-        table = self._store.read_table(self.name, "confusion.parquet")
+        table = self._store.read_table(self.name, CONFUSION)
         if table is None or not self.grown:
             return None
         if table["episode"] and max(table["episode"]) != len(self.accuracy):
@@ -178,7 +178,7 @@ class StoredRun:
                 found[task][label, taken_for] = samples
         except (KeyError, IndexError, TypeError, ValueError):
             raise UserError(
-                f"{self._store.shown}/{run_folder(self.name)}/confusion.parquet: not of this run; "
+                f"{self._store.shown}/{run_folder(self.name)}/{CONFUSION}: not of this run; "
                 "the command that grew the run writes it anew"
             ) from None
         return found

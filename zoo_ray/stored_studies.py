@@ -1,19 +1,20 @@
 """Comparisons, searches and competition studies as the store holds them."""
 
 import contextlib
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from zoo_ray.counts import counted
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.outcomes import percent
+from zoo_ray.outcomes import Spread, percent
 from zoo_ray.search.config import DEFAULT_METRIC, MEMBERS_PER_EPISODE, MetricName
 from zoo_ray.search.results import Findings, Row, importance
 from zoo_ray.store import (
@@ -26,6 +27,7 @@ from zoo_ray.store import (
     search_folder,
     zoo_name,
 )
+from zoo_ray.store.store import TRIALS
 from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.boosting import Floats
 from zoo_ray.zoo.competition import Competition
@@ -33,93 +35,128 @@ from zoo_ray.zoo.competition import Competition
 COMPETING = ("pairs", "together")
 """What the zoos of a competition study are called."""
 
-_FILES = {"compare": "comparison.json", "compete": "competition.json"}
-"""The record that each command writes."""
-
 _OF_COMPETITION = re.compile(rf"(.+)\.(?:{'|'.join(COMPETING)})\.-?\d+")
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Matrix = list[list[Number | None]]
-
-R = TypeVar("R", bound=BaseModel)
+Matrix = list[list[float | None]]
 
 
-class SpreadRecord(BaseModel):
-    """A number over seeds; see `zoo_ray.outcomes.Spread`."""
+class _Finite(BaseModel):
+    """A record, or a part of one, whose numbers are all finite."""
 
-    mean: Number
-    sd: Number | None
-    by_seed: list[Number] = Field(min_length=1)
+    model_config = ConfigDict(allow_inf_nan=False)
 
 
-class ContenderRecord(BaseModel):
+class ContenderRecord(_Finite):
     """A contender, as a comparison's record names it; see `zoo_ray.outcomes.Outcome`."""
 
     name: str
     mode: str
     runs: list[str] = Field(min_length=1)
     members: int
-    images: Number
-    average_accuracy: SpreadRecord | None = None
-    learning_accuracy: SpreadRecord | None = None
-    backward_transfer: SpreadRecord | None = None
-    forgetting: SpreadRecord | None = None
-    difference: SpreadRecord | None = None
-    forward_transfer: SpreadRecord | None = None
+    images: float
+    average_accuracy: Spread | None = None
+    learning_accuracy: Spread | None = None
+    backward_transfer: Spread | None = None
+    forgetting: Spread | None = None
+    difference: Spread | None = None
+    forward_transfer: Spread | None = None
     problem: str | None = None
 
 
-class ComparisonRecord(BaseModel):
-    """A comparison's `comparison.json`."""
+class StudyRecord(_Finite):
+    """What a comparison, or a competition study, has recorded.
 
+    Attributes:
+        command: that records it.
+        file: where, in the study's folder.
+        earlier_runs: that the study has grown before, with other contenders or seeds: they are
+            removed with it.
+    """
+
+    command: ClassVar[Literal["compare", "compete"]]
+    file: ClassVar[str]
     format_version: Literal[1]
-    contenders: list[ContenderRecord] = Field(min_length=1)
     earlier_runs: list[str] = []
 
-    def runs(self, _name: str) -> list[str]:
+    @classmethod
+    def read(cls, store: Store, name: str) -> Self | None:
+        """The record of a study; None if there is none of this name.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        path = f"{comparison_folder(name)}/{cls.file}"
+        document = store.files.read(path)
+        if document is None:
+            return None
+        try:
+            return cls.model_validate_json(document)
+        except ValidationError as error:
+            raise UserError(
+                f"{store.shown}/{path}: not a record that this zoo_ray can read "
+                f"({error.errors()[0]['msg']}); {cls.command} writes it anew"
+            ) from None
+
+    @classmethod
+    def write(cls, store: Store, name: str, values: Mapping[str, Any], *, runs: list[str]) -> str:
+        """Record what a study of these runs has shown; returns the file's path."""
+        earlier = [run for run in _runs_grown_for(store, name) if run not in runs]
+        record = {"format_version": 1, **values, "earlier_runs": earlier}
+        text = json.dumps(record, indent=1, allow_nan=False)
+        return store.write_file(comparison_folder(name), cls.file, text.encode())
+
+    def runs(self, name: str, /) -> list[str]:
+        """Names of the runs that the study of a name is about."""
+        raise NotImplementedError
+
+
+class ComparisonRecord(StudyRecord):
+    """A comparison's record."""
+
+    command = "compare"
+    file = "comparison.json"
+    contenders: list[ContenderRecord] = Field(min_length=1)
+
+    def runs(self, _name: str, /) -> list[str]:
         """Names of the runs that it is about."""
         return [run for contender in self.contenders for run in contender.runs]
 
 
-class CompetitionRecord(BaseModel):
-    """A study's `competition.json`; see `zoo_ray.competition.CompetitionResult`."""
+class CompetitionRecord(StudyRecord):
+    """A competition study's record; see `zoo_ray.competition.CompetitionResult`."""
 
-    format_version: Literal[1]
+    command = "compete"
+    file = "competition.json"
     tasks: list[str] = Field(min_length=2)
     seeds: list[int] = []
-    alone: list[Number]
-    alone_by_seed: list[list[Number]] = []
+    alone: list[float]
+    alone_by_seed: list[list[float]] = []
     gain: Matrix
     gain_by_seed: list[Matrix] = Field(min_length=1)
     together: Matrix
-    earlier_runs: list[str] = []
 
-    def runs(self, name: str) -> list[str]:
+    def runs(self, name: str, /) -> list[str]:
         """Names of the runs that it is about."""
         return [zoo_name(name, zoo, seed) for seed in self.seeds for zoo in COMPETING]
 
     @model_validator(mode="after")
     def _fits_its_tasks(self) -> Self:
-        count = len(self.tasks)
+        gains = [self.gain, *self.gain_by_seed]
         for key in ("seeds", "alone_by_seed"):
             if (given := getattr(self, key)) and len(given) != len(self.gain_by_seed):
                 raise ValueError("it has not as many gains as seeds")
-        matrices = [self.gain, *self.gain_by_seed, self.together]
         lengths = {len(alone) for alone in (self.alone, *self.alone_by_seed)}
-        for matrix in matrices:
+        for matrix in (*gains, self.together):
             lengths |= {len(matrix), *map(len, matrix)}
-        if lengths != {count}:
+        if lengths != {len(self.tasks)}:
             raise ValueError("its matrices are not of as many rows as it has tasks")
-        off_diagonal = (
-            gain[i][j]
-            for gain in [self.gain, *self.gain_by_seed]
-            for i in range(count)
-            for j in range(count)
-            if i != j
-        )
-        if None in off_diagonal or None in self.together[-1]:
+        off_diagonal = [row[:i] + row[i + 1 :] for gain in gains for i, row in enumerate(gain)]
+        if any(None in row for row in (*off_diagonal, self.together[-1])):
             raise ValueError("numbers are missing")
         return self
+
+
+_RECORDS: tuple[type[StudyRecord], ...] = (ComparisonRecord, CompetitionRecord)
 
 
 class _Asked(BaseModel):
@@ -371,8 +408,7 @@ def _read_trials(store: Store, name: str, record: SearchRecord) -> StoredSearch 
         )
     except (KeyError, TypeError, ValueError):
         raise UserError(
-            f"{store.shown}/{folder}/trials.parquet: not the table of this search; tune writes it "
-            "anew"
+            f"{store.shown}/{folder}/{TRIALS}: not the table of this search; tune writes it anew"
         ) from None
 
 
@@ -418,7 +454,7 @@ def _read_competition(store: Store, name: str) -> StoredCompetition | None:
     Raises:
         UserError: it cannot be read.
     """
-    record = _competition_record(store, name)
+    record = CompetitionRecord.read(store, name)
     if record is None:
         return None
     # Older records have of what is reached alone but the mean.
@@ -446,7 +482,7 @@ def _read_comparison(store: Store, name: str) -> StoredComparison | None:
     Raises:
         UserError: it cannot be read.
     """
-    record = _comparison_record(store, name)
+    record = ComparisonRecord.read(store, name)
     if record is None:
         return None
     runs: list[list[StoredRun]] = []
@@ -503,26 +539,13 @@ def remove_stored(store: Store, name: str, *, kind: str | None = None) -> Remove
 
 def refuse_other_study(store: Store, name: str, *, command: str) -> None:
     """Raise UserError if a name is taken by what the other of compare and compete has recorded."""
-    for other, file in _FILES.items():
-        path = f"{comparison_folder(name)}/{file}"
-        if other != command and store.files.read(path) is not None:
+    for other in _RECORDS:
+        path = f"{comparison_folder(name)}/{other.file}"
+        if other.command != command and store.files.read(path) is not None:
             raise UserError(
-                f"--name {name}: {store.shown}/{path} is what {other} recorded under this name; "
-                "give another --name"
+                f"--name {name}: {store.shown}/{path} is what {other.command} recorded under this "
+                "name; give another --name"
             )
-
-
-def earlier_runs(store: Store, name: str, runs: Sequence[str]) -> list[str]:
-    """Runs that a comparison or study has grown before, with other contenders or seeds.
-
-    Its next record goes on naming them: they are removed with it.
-
-    Args:
-        store: which has its record as it is so far, if any.
-        name: of the comparison or study.
-        runs: that the next record is about.
-    """
-    return [run for run in _runs_grown_for(store, name) if run not in runs]
 
 
 def _runs_grown_for(store: Store, name: str) -> list[str]:
@@ -531,33 +554,11 @@ def _runs_grown_for(store: Store, name: str) -> list[str]:
     A name like theirs does not make a run one of them: `train` may have grown it.
     """
     runs: dict[str, None] = {}
-    for read in (_comparison_record, _competition_record):  # an older store may have both
+    for kind in _RECORDS:  # an older store may have both
         with contextlib.suppress(UserError):
-            if (record := read(store, name)) is not None:
+            if (record := kind.read(store, name)) is not None:
                 runs |= dict.fromkeys([*record.runs(name), *record.earlier_runs])
     return [run for run in runs if run.startswith(f"{name}.")]
-
-
-def _comparison_record(store: Store, name: str) -> ComparisonRecord | None:
-    return _read(ComparisonRecord, store, name, command="compare")
-
-
-def _competition_record(store: Store, name: str) -> CompetitionRecord | None:
-    return _read(CompetitionRecord, store, name, command="compete")
-
-
-def _read(kind: type[R], store: Store, name: str, *, command: str) -> R | None:
-    path = f"{comparison_folder(name)}/{_FILES[command]}"
-    document = store.files.read(path)
-    if document is None:
-        return None
-    try:
-        return kind.model_validate_json(document)
-    except ValidationError as error:
-        raise UserError(
-            f"{store.shown}/{path}: not a record that this zoo_ray can read "
-            f"({error.errors()[0]['msg']}); {command} writes it anew"
-        ) from None
 
 
 def _matrix(rows: Matrix) -> Floats:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
 from zoo_ray.address import is_remote
 from zoo_ray.benchmarks import Source
+from zoo_ray.comparison import StudyResult
 from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
@@ -44,49 +45,35 @@ from zoo_ray.store import (
     check_name,
     search_folder,
 )
+from zoo_ray.store.store import TRIALS
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.schedule import settled_episodes
 from zoo_ray.zoo.weights import with_source
-
-if TYPE_CHECKING:
-    from functools import _lru_cache_wrapper
 
 _FEW_TRIALS = 4
 _KEPT = 500
 """Members whose predictions are kept in memory while trials that share them are read."""
 
 
-@dataclass(frozen=True)
-class SearchResult:
+@dataclass(frozen=True, kw_only=True)
+class SearchResult(StudyResult):
     """What a search has found, and what it took.
 
     Attributes:
-        name: of the search.
         rows: its trials, and the smaller zoos within them.
         findings: what stands out; None: no trial was complete.
         importance: of the searched keys; see `zoo_ray.search.results.importance`.
         trials: how many there were.
-        asked: members that they asked for, shared ones counted for each.
-        fitted: members that this command fitted for them.
-        read: the others of their members, each counted once.
         digests: of the best trial's zoos, by seed.
         test_accuracy: of the best: average accuracy on the test part, mean over the seeds.
-        files: where its results are.
-        wall_s: seconds that the command took.
     """
 
-    name: str
     rows: Sequence[Row]
     findings: Findings | None
     importance: dict[str, float | None]
     trials: int
-    asked: int
-    fitted: int
-    read: int
     digests: Sequence[str]
     test_accuracy: float | None
-    files: Sequence[str]
-    wall_s: float
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `--json`: a contract that scripts rely on."""
@@ -111,6 +98,15 @@ class SearchResult:
             "best_test_accuracy": self.test_accuracy,
             "wall_s": round(self.wall_s, 3),
         }
+
+
+class _Prepared(NamedTuple):
+    """A search before anything is fitted."""
+
+    name: str
+    config: SearchConfig
+    plan: Plan
+    store: Store
 
 
 def search(
@@ -146,25 +142,28 @@ def search(
     before = store.read_trials(name) or {}
     ended_before = {*before.get("status", [])} == {"complete"}
     with contextlib.ExitStack() as until_done:
-        plan = _plan(
-            config,
-            record,
+        plan = plan_on_ray(
+            config.base,
             address=address,
-            source=source,
+            until=until_done,
             start=not ended_before,
-            until_done=until_done,
+            precision=recorded_precision(config.base, record),
+            members=config.trials * config.most_members,
+            source=source,
         )
-        _record(store, config, plan, record, name=name)
+        _check_validation(plan)
+        prepared = _Prepared(name, config, plan, store)
+        _record(prepared, record)
         # Whatever becomes of this command, the members of an earlier one stay claimed.
         claimed = {*store.read_wanted(search_folder(name)), *chain(*before.get("digests", []))}
         store.write_wanted(search_folder(name), sorted(claimed))
         tally = Tally(call=uuid.uuid4().hex)
-        trials = _read_again(config, plan, store, on_progress) if ended_before else None
+        trials = _read_again(prepared, on_progress) if ended_before else None
         if trials is None:
             trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
-            _grow(config, plan, store, trials, name=name, tally=tally, on_progress=on_progress)
+            _grow(prepared, trials, tally=tally, on_progress=on_progress)
     rows = [_row(trial, config) for trial in trials.all]
-    rows += _prefixes(rows, config, plan, store)
+    rows += _prefixes(rows, prepared)
     found = findings(
         rows,
         maximised=config.maximised,
@@ -186,15 +185,17 @@ def search(
     zoos: Sequence[Growth] = []
     test_accuracy = None
     if found:
-        zoos = _zoos(found.best.values, config, plan, store, tally=tally)
+        zoos = _zoos(found.best.values, prepared, tally=tally)
         test_accuracy = float(np.mean([zoo.metrics().average_accuracy for zoo in zoos]))
         store.write_trials(name, _columns(rows, config, found, test_accuracy=test_accuracy))
     weight = importance(rows, list(config.space))
-    files = _write_results(config, plan, store, rows, found, weight, name=name)
+    files = _write_results(prepared, rows, found, weight)
     fitted = set[str]().union(*(trial.fitted for trial in trials.all))
     distinct = {digest for trial in trials.all for digest in trial.digests}
     return SearchResult(
         name=name,
+        store=store.address,
+        seeds=config.all_seeds,
         rows=rows,
         findings=found,
         importance=dict(weight),
@@ -209,54 +210,34 @@ def search(
     )
 
 
-def _plan(
-    config: SearchConfig,
-    record: SearchRecord | None,
-    *,
-    address: str | None,
-    source: Source | None,
-    start: bool,
-    until_done: contextlib.ExitStack,
-) -> Plan:
-    """The base's plan, its data read; if `start`, Ray is started meanwhile, until all is done."""
-    plan = plan_on_ray(
-        config.base,
-        address=address,
-        until=until_done,
-        start=start,
-        precision=recorded_precision(config.base, record),
-        members=config.trials * config.most_members,
-        source=source,
-    )
+def _check_validation(plan: Plan) -> None:
     for task in plan.tasks:
         if len(task.validation) == 0:
             raise UserError(
-                f"base.benchmark.validation = {config.base.benchmark.validation:g}: nothing is "
+                f"base.benchmark.validation = {plan.config.benchmark.validation:g}: nothing is "
                 f"left for the validation part of task {task.name}; give more"
             )
-    return plan
 
 
 def _read_again(
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
-    on_progress: Callable[[SearchProgress, Trials], None],
+    prepared: _Prepared, on_progress: Callable[[SearchProgress, Trials], None]
 ) -> Trials | None:
     """The trials of a search that has ended, from the store alone; None: that does not hold all."""
+    config = prepared.config
     if config.scheduler != "none" or config.budget.hours is not None:
         return None  # which trials were stopped, and when, the store does not say
-    trials = Trials(config, at_once=_trials_at_once(config, plan.workers))
-    read = _reader(store)
+    trials = Trials(config, at_once=_trials_at_once(config, prepared.plan.workers))
+    read = _reader(prepared.store)
+    members: set[str] = set()
     while (trial := trials.begin()) is not None:
         try:
-            zoos = _grown(trial.values, config, plan, store, read)
+            zoos = _grown(trial.values, prepared, read)
         except (UserError, CorruptMember):  # a member is missing, or damaged
             return None
         trial.reports = _reports(zoos)
         trial.status = "complete"
-        members = read.cache_info().misses
-        progress = SearchProgress(members, waiting=0, first_fit=None, fits=(), problems={})
+        members.update(trial.digests)
+        progress = SearchProgress(len(members), waiting=0, first_fit=None, fits=(), problems={})
         on_progress(progress, trials)
     return trials
 
@@ -277,12 +258,9 @@ def _trials_at_once(config: SearchConfig, workers: WorkerPlan) -> int:
 
 
 def _grow(
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
+    prepared: _Prepared,
     trials: Trials,
     *,
-    name: str,
     tally: Tally,
     on_progress: Callable[[SearchProgress, Trials], None],
 ) -> None:
@@ -290,21 +268,23 @@ def _grow(
     from zoo_ray.cluster.search import search_on_ray  # imports Ray's Tune
     from zoo_ray.cluster.zoos import ZooJob
 
+    plan, store = prepared.plan, prepared.store
+    folder = search_folder(prepared.name)
+
     def zoos(trial: Trial) -> list[ZooJob]:
-        plans = _plans(trial.values, config, plan)
+        plans = _plans(trial.values, prepared)
         return [ZooJob(plan.rules, plan.recipe, plan.arrivals) for plan in plans]
 
-    def keep(folder: str) -> None:
-        for entry in store.files.list(f"{search_folder(name)}/tensorboard"):
+    def keep(results: str) -> None:
+        for entry in store.files.list(f"{folder}/tensorboard"):
             store.files.delete(entry.path)
-        for path in Path(folder).glob("tune/*/events.out.tfevents.*"):
+        for path in Path(results).glob("tune/*/events.out.tfevents.*"):
             file = f"tensorboard/{path.parent.name}/{path.name}"
-            store.write_file(search_folder(name), file, path.read_bytes())
+            store.write_file(folder, file, path.read_bytes())
 
-    folder = search_folder(name)
     job = Job(**plan.job(folder=folder, store=store.address, call=tally.call), speculate=False)
     search_on_ray(
-        config,
+        prepared.config,
         job,
         tasks=plan.tasks,
         trials=trials,
@@ -317,46 +297,36 @@ def _grow(
 # ---- a trial's zoos, again, from the store
 
 
-def _plans(values: Values, config: SearchConfig, plan: Plan) -> list[Plan]:
+def _plans(values: Values, prepared: _Prepared) -> list[Plan]:
+    config, plan = prepared.config, prepared.plan
     return [plan.vary(config.run_config(values, seed=seed)) for seed in config.all_seeds]
 
 
-def _reader(store: Store) -> "_lru_cache_wrapper[StoredPredictions]":
+def _reader(store: Store) -> Callable[[str], StoredPredictions]:
     """Reads members by their digests, those read last not again."""
     return lru_cache(_KEPT)(partial(predictions_of, store))
 
 
 def _grown(
-    values: Values,
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
-    read: Callable[[str], StoredPredictions],
+    values: Values, prepared: _Prepared, read: Callable[[str], StoredPredictions]
 ) -> list[Growth]:
     """Zoos whose members are all in the store, test parts not scored; UserError: one is not."""
-    zoos = [one.growth(score_test=False) for one in _plans(values, config, plan)]
+    zoos = [one.growth(score_test=False) for one in _plans(values, prepared)]
     for zoo in zoos:
         while not zoo.ended:
             for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
-                fold(zoo, store, digest, read(digest))
+                fold(zoo, prepared.store, digest, read(digest))
         if zoo.problem:
             raise UserError(zoo.problem)
     return zoos
 
 
-def _zoos(
-    values: Values,
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
-    *,
-    tally: Tally,
-) -> list[Growth]:
-    zoos = [one.growth() for one in _plans(values, config, plan)]
+def _zoos(values: Values, prepared: _Prepared, *, tally: Tally) -> list[Growth]:
+    zoos = [one.growth() for one in _plans(values, prepared)]
     for zoo in zoos:
-        replay(zoo, store, tally=tally)
+        replay(zoo, prepared.store, tally=tally)
         if not zoo.finished:
-            raise UserError(not_shared(store))
+            raise UserError(not_shared(prepared.store))
     return zoos
 
 
@@ -378,7 +348,7 @@ def _row(trial: Trial, config: SearchConfig) -> Row:
     )
 
 
-def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Store) -> list[Row]:
+def _prefixes(rows: Sequence[Row], prepared: _Prepared) -> list[Row]:
     """Rows of the smaller zoos within trials: where draws look neither at losses nor at other
     members, the first of each episode are what a trial of fewer members per episode would be."""
     tried = [dict(row.values) | {_M: row.members_per_episode} for row in rows]
@@ -386,39 +356,26 @@ def _prefixes(rows: Sequence[Row], config: SearchConfig, plan: Plan, store: Stor
     for row in rows:
         if row.status != "complete" or row.members_per_episode == 1:
             continue
-        plans = _plans(row.values, config, plan)
-        rules = plans[0].rules
+        rules = _plans(row.values, prepared)[0].rules
         blind = len(settled_episodes(rules, complete=0)) == rules.episodes
         if not blind or rules.count_penalty or rules.closing_rounds:
             continue
-        read = _reader(store)
+        read = _reader(prepared.store)
         for fewer in range(1, row.members_per_episode):
             values = dict(row.values) | {_M: fewer}
             if values not in tried:
                 tried.append(values)
-                found.append(_prefix(row, values, config, plan, store, read))
+                reports = _reports(_grown(values, prepared, read))
+                trial = Trial(row.trial - 1, values, status="complete", reports=reports)
+                found.append(replace(_row(trial, prepared.config), prefix=True))
     return found
-
-
-def _prefix(
-    row: Row,
-    values: Values,
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
-    read: Callable[[str], StoredPredictions],
-) -> Row:
-    zoos = _grown(values, config, plan, store, read)
-    trial = Trial(row.trial - 1, values, status="complete", reports=_reports(zoos))
-    return replace(_row(trial, config), prefix=True)
 
 
 # ---- the record of a search
 
 
-def _record(
-    store: Store, config: SearchConfig, plan: Plan, record: SearchRecord | None, *, name: str
-) -> None:
+def _record(prepared: _Prepared, record: SearchRecord | None) -> None:
+    name, config, plan, store = prepared
     now = SearchRecord(
         search=config.model_dump(mode="json"),
         samples=config.trials,
@@ -517,24 +474,18 @@ def train_words(store: Store, name: str, kind: str) -> list[str]:
 
 
 def _write_results(
-    config: SearchConfig,
-    plan: Plan,
-    store: Store,
-    rows: Sequence[Row],
-    found: Findings | None,
-    weight: Any,
-    *,
-    name: str,
+    prepared: _Prepared, rows: Sequence[Row], found: Findings | None, weight: Any
 ) -> list[str]:
     from zoo_ray.report.study_drawings import search_drawings  # imports matplotlib
 
+    name, config, _, store = prepared
     folder = search_folder(name)
     store.clear_wanted(folder)
+    written = [f"{store.shown}/{folder}/{TRIALS}"]
     if found is None:
-        return [f"{store.shown}/{folder}/trials.parquet"]
+        return written
     best = found.best
-    best_plan = _plans(best.values, config, plan)[0]
-    written = []
+    best_plan = _plans(best.values, prepared)[0]
     for kind, validation, comment in (
         ("best", None, "its members are in the store: train reads them"),
         ("final", 0.0, "fitted on all training samples, the validation part among them"),
@@ -549,5 +500,4 @@ def _write_results(
         text += yaml.safe_dump(run, sort_keys=False, default_flow_style=None, allow_unicode=True)
         written.append(store.write_file(folder, f"{kind}.yaml", text.encode()))
     drawings = search_drawings(rows, found, weight, metric=config.metric)
-    written += write_pictures(drawings, store, folder, of=name)
-    return [f"{store.shown}/{folder}/trials.parquet", *written]
+    return written + write_pictures(drawings, store, folder, of=name)

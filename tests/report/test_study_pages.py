@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import re
 import shutil
 
@@ -291,6 +292,17 @@ def test_a_strange_record_is_told(studies, tmp_path, change):
     store.files.replace(path, json.dumps(change(record)).encode())
     with pytest.raises(UserError, match=r"competition\.json: not a record .* writes it anew"):
         find_stored(store, ["c"])
+
+
+@pytest.mark.parametrize("change", [{"mean": math.nan}, {"sd": "?"}, {"by_seed": []}])
+def test_a_strange_spread_of_a_contender_is_told(studies, tmp_path, change):
+    path = "comparisons/modes/comparison.json"
+    record = json.loads(studies[2].files.read(path))
+    record["contenders"][0]["average_accuracy"] |= change
+    store = Store(str(tmp_path))
+    store.files.replace(path, json.dumps(record).encode())
+    with pytest.raises(UserError, match=r"comparison\.json: not a record .* writes it anew"):
+        find_stored(store, ["modes"])
 
 
 def test_contenders_whose_runs_are_gone_are_still_in_the_table(studies, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo_ray.diary import FitTime
 from zoo_ray.errors import UserError
-from zoo_ray.outcomes import OverSeeds
+from zoo_ray.outcomes import Spread
 from zoo_ray.report.drawing import Drawing, themed
 from zoo_ray.report.timeline import timeline_drawing, timeline_of, timeline_rows
 from zoo_ray.zoo.boosting import Floats
@@ -71,7 +71,7 @@ def numbers(values: Floats) -> list[str]:
     return ["" if value != value else repr(value) for value in values.tolist()]
 
 
-def spread_cells(spread: OverSeeds) -> list[str]:
+def spread_cells(spread: Spread) -> list[str]:
     """Mean, standard deviation (none for one seed), and each seed's number, for a CSV file."""
     mean, sd = numbers(np.array([spread.mean, spread.sd], dtype=np.float64))
     return [mean, sd, "; ".join(numbers(np.array(spread.by_seed)))]
