@@ -82,6 +82,11 @@ def drop(store: Store, digest: str, corrupt: CorruptMember) -> None:
     store.drop_member(digest, seen=corrupt.pointer)
 
 
+def damaged(corrupt: CorruptMember) -> UserError:
+    """The error that ends a command which cannot do without a corrupt member."""
+    return UserError(f"{corrupt}; verify --repair, then the same command fits it again")
+
+
 def predictions_of(store: Store, digest: str) -> StoredPredictions:
     """Read a member that was there before.
 
@@ -91,7 +96,7 @@ def predictions_of(store: Store, digest: str) -> StoredPredictions:
     try:
         stored = store.read_predictions(digest)
     except CorruptMember as error:
-        raise UserError(f"{error}; verify --repair, then the same command fits it again") from None
+        raise damaged(error) from None
     if stored is None:
         raise UserError(not_shared(store))
     return stored

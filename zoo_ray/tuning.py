@@ -22,7 +22,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.offer import WorkerPlan
 from zoo_ray.plan import Plan, plan_on_ray
 from zoo_ray.progress import SearchProgress
-from zoo_ray.replay import Tally, fold, not_shared, predictions_of, replay
+from zoo_ray.replay import Tally, damaged, fold, not_shared, predictions_of, replay
 from zoo_ray.run import (
     another_name,
     other_benchmark,
@@ -232,7 +232,7 @@ def _read_again(
     while (trial := trials.begin()) is not None:
         try:
             zoos = _grown(trial.values, prepared, read)
-        except (UserError, CorruptMember):  # a member is missing, or damaged
+        except UserError:  # a member is missing, or damaged
             return None
         trial.reports = _reports(zoos)
         trial.status = "complete"
@@ -310,12 +310,16 @@ def _reader(store: Store) -> Callable[[str], StoredPredictions]:
 def _grown(
     values: Values, prepared: _Prepared, read: Callable[[str], StoredPredictions]
 ) -> list[Growth]:
-    """Zoos whose members are all in the store, test parts not scored; UserError: one is not."""
+    """Zoos whose members are all in the store, test parts not scored; UserError: one is not, or
+    is damaged."""
     zoos = [one.growth(score_test=False) for one in _plans(values, prepared)]
     for zoo in zoos:
         while not zoo.ended:
             for digest in [wanted.spec.digest for wanted in zoo.wanted()]:
-                fold(zoo, prepared.store, digest, read(digest))
+                try:
+                    fold(zoo, prepared.store, digest, read(digest))
+                except CorruptMember as error:
+                    raise damaged(error) from None
         if zoo.problem:
             raise UserError(zoo.problem)
     return zoos
