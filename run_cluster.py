@@ -45,6 +45,11 @@ DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (2: something outside the program is wrong)."""
     arguments = _parser().parse_args(argv)
+    with contextlib.redirect_stderr(cast(TextIO, _Stderr(sys.stderr or io.StringIO()))):
+        return _run(arguments, sys.argv[1:] if argv is None else argv)
+
+
+def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     with contextlib.suppress(OSError):
         # Code of the user's own. Behind all else: no file of theirs hides a package.
         if (here := os.getcwd()) not in sys.path:
@@ -56,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
     stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
-    again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
+    again = without_credentials(_to_type(*argv))
     stopped = "stopped; to go on"
     if arguments.command is logs:
         stopped = "the job goes on; to see it again"
@@ -103,6 +108,26 @@ class _Stdout:
         except OSError as error:
             self.failure = error
             raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Stderr:
+    """A stream whose failures nobody hears of: a full disk, or a reader who has had enough, should
+    not end hours of work that only wanted to tell how far it is."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from toys import RULE, TRUNK
 
 import run_cluster
 from zoo_ray import own_code
+from zoo_ray.store import Store
+from zoo_ray.stored import StoredRun
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -365,6 +368,14 @@ def test_a_pipe_that_nobody_reads_is_quiet(config_file, options):
     os.close(writes)
     assert done.returncode == 1
     assert not any(word in done.stderr for word in ("error", "Traceback", "Exception"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("told", ["2>/dev/full", "2>&-", "2>&1 >/dev/full | true"])
+def test_work_does_not_end_because_nobody_hears_of_it(config_file, run_config, told):
+    command = shlex.join([sys.executable, "run_cluster.py", "train", config_file()])
+    subprocess.run(f"{command} {told}", cwd=ROOT, shell=True, capture_output=True)
+    assert StoredRun(Store(run_config().store), "tiny").grown
 
 
 def test_the_same_name_with_another_configuration_is_refused(config_file, refused, capfd):

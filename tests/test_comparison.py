@@ -11,7 +11,7 @@ from zoo_ray.config import validate_config
 from zoo_ray.errors import UserError
 from zoo_ray.run import grow
 from zoo_ray.store import Store
-from zoo_ray.stored_studies import remove_stored
+from zoo_ray.stored_studies import find_studies, remove_stored
 
 MODES = ("continual", "isolated", "multihead", "multitask", "uniform")
 
@@ -196,6 +196,26 @@ def test_what_is_grown_already_is_recorded_before_the_rest_is_fitted(config, mon
     with pytest.raises(KeyboardInterrupt):
         compare(config, contenders=[one, other], seeds=[0], name="c")
     assert len(digests(config, "c.isolated.0")) == 3
+
+
+def test_a_comparison_that_is_stopped_is_told_and_removed_with_its_runs(config):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    contenders = [mode_contender(config, "uniform")]
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, contenders=contenders, seeds=[0, 1], name="c", on_progress=stop)
+    store = Store(config.store)
+    with pytest.raises(
+        UserError, match=r"comparisons/c: .* not ended yet; .*: c\.uniform\.0 \.\.\."
+    ):
+        find_studies(store, "c")
+    store.write_file("comparisons/c", "begun.json", b"{}")  # of no use, and no harm
+    assert find_studies(store, "c") == []
+    with pytest.raises(KeyboardInterrupt):
+        compare(config, contenders=contenders, seeds=[0, 1], name="c", on_progress=stop)
+    assert remove_stored(store, "c").runs == ["c.uniform.0", "c.uniform.1"]
+    assert [*store.files.list("runs")] == [*store.files.list("comparisons")] == []
 
 
 def test_a_run_is_written_as_soon_as_its_zoo_is_grown(config):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from toys import toy_part
 
+from zoo_ray import plan
 from zoo_ray.benchmarks import arrays_source
 from zoo_ray.errors import UserError
 from zoo_ray.members.hardware import resolve_precision
@@ -154,17 +155,21 @@ def test_of_two_commands_that_begin_a_run_the_longer_stream_stays(run_config):
 
 
 def test_nodes_that_join_are_for_all_that_there_is_to_fit(run_config):
-    plan = plan_run(run_config(workers={"count": "auto"}), members=40)
-    assert plan.job(folder="f", store="s", call="c")["most_workers"] == 40
+    planned = plan_run(run_config(workers={"count": "auto"}), members=40)
+    assert planned.job(folder="f", store="s", call="c")["most_workers"] == 40
 
 
 def test_averages_over_flips_that_no_fit_has_seen_are_warned_of(run_config, caplog):
-    from zoo_ray import plan
-
     for keys, told in (({"flip": True, "augment": True}, False), ({}, True)):
-        plan._warn_of_flips.cache_clear()
+        plan._warn_once.cache_clear()
         plan_run(run_config(recipe=keys | {"average_flips": True}))
         assert ("recipe.flip: true" in caplog.text) == told
+
+
+def test_dropout_that_the_network_does_not_have_is_warned_of(run_config, caplog):
+    plan._warn_once.cache_clear()
+    plan_run(run_config(recipe={"dropout": 0.25}))
+    assert "recipe.dropout = 0.25: small_conv has no place for it" in caplog.text
 
 
 def test_tasks_of_one_class_are_warned_of(run_config, caplog):

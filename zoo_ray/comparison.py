@@ -26,7 +26,7 @@ from zoo_ray.run import (
     write_results,
 )
 from zoo_ray.store import Store, check_name, comparison_folder, run_folder, zoo_name
-from zoo_ray.stored_studies import ComparisonRecord, refuse_other_study
+from zoo_ray.stored_studies import BegunRecord, ComparisonRecord, refuse_other_study
 from zoo_ray.zoo.growth import Growth
 from zoo_ray.zoo.metrics import Metrics
 
@@ -325,6 +325,7 @@ def grow_all(
         for zoo, record in zip(everyone, records, strict=True):
             if record is not None:
                 refuse_other_configuration(zoo.plan, record, name=zoo.run)
+        BegunRecord.write(store, name, runs=[zoo.run for zoo in everyone])
         for zoo, record in zip(everyone, records, strict=True):
             record_run(store, zoo.plan, record, name=zoo.run)
         tally = Tally(call=uuid.uuid4().hex)

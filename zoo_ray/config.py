@@ -274,9 +274,9 @@ class RecipeConfig(Section):
     """`cosine`: the learning rate falls to 0 along a cosine, step by step."""
     l2: Number = Field(default=1e-5, ge=0, le=1e6)
     """L2 penalty (weight decay), on all parameters."""
-    augment: bool | Auto = "auto"
+    augment: Annotated[bool, Field(strict=True)] | Auto = "auto"
     """Random crops with zero padding 4; `auto`: unless there is just one epoch."""
-    flip: bool | Auto = "auto"
+    flip: Annotated[bool, Field(strict=True)] | Auto = "auto"
     """Random horizontal flips beside the crops; `auto`: for colour images."""
     average_flips: Annotated[bool, Field(strict=True)] = False
     """Whether every prediction is the mean of those on the image and on its mirror image."""

@@ -213,7 +213,13 @@ def _resolve_recipe(
     crop = recipe.epochs > 1 if recipe.augment == "auto" else recipe.augment
     flip = channels == 3 if recipe.flip == "auto" else recipe.flip
     if recipe.average_flips and not (crop and flip):
-        _warn_of_flips()
+        _warn_once(
+            "recipe.average_flips: true averages predictions over mirrored images, which networks "
+            "are fitted on with recipe.flip: true and recipe.augment: true alone"
+        )
+    # As in the published code, whose files may name one.
+    if recipe.dropout and recipe.network == "small_conv":
+        _warn_once(f"recipe.dropout = {recipe.dropout:g}: small_conv has no place for it")
     if recipe.precision != "auto":
         precision = recipe.precision
     return Recipe(
@@ -226,7 +232,6 @@ def _resolve_recipe(
         flip=crop and flip,
         precision=precision or resolve_precision(gpu=workers.gpus > 0),
         threads=recipe.threads,
-        # The small network has no place for it, as in the published code.
         dropout=0.0 if recipe.network == "small_conv" else recipe.dropout,
         trunk=_trunk_key(config) if is_own(recipe.network) else "",
         schedule=recipe.schedule,
@@ -235,11 +240,8 @@ def _resolve_recipe(
 
 
 @cache  # not once for each zoo of a comparison
-def _warn_of_flips() -> None:
-    log.warning(
-        "recipe.average_flips: true averages predictions over mirrored images, which networks are "
-        "fitted on with recipe.flip: true and recipe.augment: true alone"
-    )
+def _warn_once(what: str) -> None:
+    log.warning(what)
 
 
 def _trunk_key(config: RunConfig) -> str:

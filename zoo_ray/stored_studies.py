@@ -159,6 +159,27 @@ class CompetitionRecord(StudyRecord):
 _RECORDS: tuple[type[StudyRecord], ...] = (ComparisonRecord, CompetitionRecord)
 
 
+class BegunRecord(BaseModel):
+    """Which runs a comparison or study grows, recorded before any is."""
+
+    file: ClassVar[str] = "begun.json"
+    runs: list[str] = Field(min_length=1)
+
+    @classmethod
+    def read(cls, store: Store, name: str) -> Self | None:
+        """The record of a study; None if there is none, or none that can be read."""
+        document = store.files.read(f"{comparison_folder(name)}/{cls.file}")
+        with contextlib.suppress(ValidationError):
+            return None if document is None else cls.model_validate_json(document)
+        return None
+
+    @classmethod
+    def write(cls, store: Store, name: str, *, runs: Sequence[str]) -> None:
+        """Record that a study begins to grow runs; those that it has grown before stay its own."""
+        record = cls(runs=list(dict.fromkeys([*runs, *_runs_grown_for(store, name)])))
+        store.write_file(comparison_folder(name), cls.file, record.model_dump_json().encode())
+
+
 class _Asked(BaseModel):
     """What of a search's configuration is needed to read its table."""
 
@@ -370,10 +391,18 @@ def find_studies(store: Store, name: str) -> list[Study]:
         None if searched is None else _read_trials(store, name, searched),
     )
     studies: list[Study] = [study for study in found if study is not None]
-    if not studies and searched is not None and store.read_run(name) is None:
+    if studies or store.read_run(name) is not None:
+        return studies
+    if searched is not None:
         raise UserError(
             f"{store.shown}/{search_folder(name)}: the search has not ended yet; the command that "
             "began it goes on"
+        )
+    if (begun := BegunRecord.read(store, name)) is not None:
+        raise UserError(
+            f"{store.shown}/{comparison_folder(name)}: the comparison has not ended yet; the "
+            "command that began it goes on, and each of its runs can be asked for as soon as it is "
+            f"grown: {begun.runs[0]} ..."
         )
     return studies
 
@@ -553,7 +582,8 @@ def _runs_grown_for(store: Store, name: str) -> list[str]:
 
     A name like theirs does not make a run one of them: `train` may have grown it.
     """
-    runs: dict[str, None] = {}
+    begun = BegunRecord.read(store, name)
+    runs = dict.fromkeys(begun.runs if begun else ())
     for kind in _RECORDS:  # an older store may have both
         with contextlib.suppress(UserError):
             if (record := kind.read(store, name)) is not None:
