@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,6 +23,10 @@ FITTING = rb"epoch 2/"
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
+def temporary_folders():
+    return {*Path(tempfile.gettempdir()).glob("zoo_ray-*")}
+
+
 class Terminal:
     """A command in a terminal of its own."""
 
@@ -32,6 +37,7 @@ class Terminal:
             os.execv(sys.executable, [sys.executable, "run_cluster.py", *words])
         self.shown = b""
         self.started = set()
+        self.folders_before = temporary_folders()
 
     def wait_for(self, pattern, *, seconds):
         """Until the terminal shows something; or the command has ended, where that is nothing."""
@@ -64,6 +70,7 @@ def stop(terminal, number):
     assert terminal.end() == CODES[number], terminal.shown[-2000:]
     took_s = time.monotonic() - sent
     time.sleep(0.2)
+    assert temporary_folders() <= terminal.folders_before
     assert [pid for pid in terminal.started if lives(pid)] == []
     last = terminal.shown.decode().split("\r\n")[-2]
     assert "Traceback" not in terminal.shown.decode()

@@ -407,9 +407,10 @@ class WorkersConfig(Section):
     """Number of Ray Train workers; 0 fits in this process, one member after the other, without
     Ray; `auto`: as many as the free GPUs, else the free CPUs, can hold."""
     gpus: Resources | Auto = "auto"
-    """GPUs of one worker, whole or a fraction; `auto`: 1 where GPUs are free, else 0."""
+    """GPUs of one worker, a whole number or a part of one; `auto`: 1 where there are free ones."""
     cpus: Resources | Auto = "auto"
-    """CPUs of one worker; `auto`: one per thread of the recipe, for each of its fits on CPUs."""
+    """CPUs of one worker, more than 0 unless it has a GPU; `auto`: one per thread of the recipe,
+    for each of its fits on CPUs."""
     fits: Annotated[int, Field(ge=1, le=32, strict=True)] | Auto = "auto"
     """Fits of one worker at once, in threads; `auto`: up to 8 on a GPU that is the worker's own,
     else 1. On a GPU they wait for its memory; those with dropout or a network of one's own are

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -15,10 +17,19 @@ from typing import NoReturn
 _END_WITHIN_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = "\x1b[?25h"
+_folders: set[str] = set()
 
 
 class Stopped(KeyboardInterrupt):
     """The process is about to end, with all that it has started. Nobody takes it for a failure."""
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[str]:
+    """A folder that goes with this context, and with a process that a signal ends."""
+    with tempfile.TemporaryDirectory(prefix="zoo_ray-", ignore_cleanup_errors=True) as folder:
+        _folders.add(folder)  # for good: a thread of Ray's may yet make it again
+        yield folder
 
 
 @contextlib.contextmanager
@@ -79,6 +90,8 @@ def clean_stops(*, farewell: str) -> Iterator[None]:
 
 def _end(number: int, farewell: str) -> NoReturn:
     _kill_descendants()
+    for folder in [*_folders]:
+        shutil.rmtree(folder, ignore_errors=True)
     # Not sys.stderr, which progress bars may still wrap.
     if (errors := sys.__stderr__) is not None:
         with contextlib.suppress(OSError, ValueError):

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import math
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from zoo_ray.errors import UserError
 from zoo_ray.progress import SearchProgress
 from zoo_ray.search.config import SearchConfig
 from zoo_ray.search.trials import EpisodeReport, Status, Trial, Trials, zoo_report
-from zoo_ray.stops import Stopped
+from zoo_ray.stops import Stopped, temporary_folder
 from zoo_ray.task import Task
 
 log = logging.getLogger("zoo_ray")
@@ -258,13 +257,12 @@ def search_on_ray(
             command is at this search.
     """
     here = _Here(trials, zoos)
-    folder = tempfile.TemporaryDirectory(prefix="zoo_ray-", ignore_cleanup_errors=True)
 
     @contextlib.contextmanager
     def tuning(driver: Any) -> Iterator[None]:
         # In a thread: Tune would take Ctrl-C for itself, and the driver is watched meanwhile.
         def tune_and_tell() -> None:
-            _tune(config, driver, here, folder.name)
+            _tune(config, driver, here, folder)
             while not here.over.wait(timeout=_TELL_AGAIN_S):  # it may restart just when it was told
                 with contextlib.suppress(Exception):  # with the driver, say
                     ask(driver.end)
@@ -280,7 +278,7 @@ def search_on_ray(
             raise
         _stop(here, driver, thread)
 
-    with folder:
+    with temporary_folder() as folder:
         progress: SearchProgress | None = work(
             job, SearchDriver, tasks=tasks, on_progress=on_progress, beside=tuning
         )
@@ -290,7 +288,7 @@ def search_on_ray(
             )
         for trial in trials.running:  # the hours are over
             trial.status = "stopped"
-        keep(folder.name)
+        keep(folder)
     return progress
 
 

@@ -1,7 +1,6 @@
 """Workers: Ray Train ranks that pull specs from the driver, fit them and publish the members."""
 
 import os
-import tempfile
 import threading
 import uuid
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -23,6 +22,7 @@ from zoo_ray.cluster.watching import FitLog
 from zoo_ray.errors import UserError
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import CutShort, FitProgress
+from zoo_ray.stops import temporary_folder
 from zoo_ray.store import Store
 from zoo_ray.task import Task
 
@@ -90,7 +90,7 @@ def _run_group(job: Job, driver: Any, *, first_rank: int, size: int) -> None:
     if job.workers.gpus:
         resources["GPU"] = job.workers.gpus
     # Train wants a place for checkpoints of its own; ours go to the store.
-    with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder:
+    with temporary_folder() as folder:
         trainer = DataParallelTrainer(
             pull,
             # A nested list keeps Ray from resolving the references: workers map what they need.
