@@ -1,6 +1,7 @@
 """Stores that are sound, and stores that are not; what is kept and what goes."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from zoo_ray.store.payloads import table_to_bytes
 from zoo_ray.store.upkeep import collect, verify
 
 SPECS = [toy_spec(seed=seed) for seed in range(3)]
+EPISODES, RESULTS = "runs/my run/episodes.parquet", "runs/my run/results.parquet"
 DIGESTS = [spec.digest for spec in SPECS]
 LATER = datetime.now(UTC) + timedelta(days=1, hours=2)
 """When all that the tests write is more than a day old."""
@@ -93,6 +95,84 @@ def test_anything_missing_is_named(full, what):
     full.files.delete(path)
     (problem,) = verify(full).problems
     assert f"{full.shown}/{path}: missing" in problem.problem
+
+
+LOST = {
+    "missing": lambda store: store.files.delete(EPISODES),
+    "another table": lambda store: store.files.replace(EPISODES, store.files.read(RESULTS)),
+}
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["", "no record"])
+@pytest.mark.parametrize("lost", LOST)
+def test_members_of_a_run_that_lost_its_table_of_them_are_no_garbage(full, lost, is_begun):
+    LOST[lost](full)
+    if not is_begun:
+        full.files.delete("runs/my run/run.json")
+    *others, problem = verify(full).problems
+    assert len(others) == (0 if is_begun else 1)
+    assert problem.problem.startswith(f"{full.shown}/{EPISODES}: ")
+    assert "the command that grew the run" in problem.advice
+    before = everything(full)
+    with pytest.raises(UserError, match=rf"{EPISODES}: .*the command that grew the run writes it"):
+        collect(full, remove=True, now=LATER)
+    assert everything(full) == before
+    (run,) = full.runs()
+    assert run.problem
+    full.create_run("my run", toy_record(2))
+    full.write_results("my run", **toy_tables(DIGESTS[:2]))
+    assert verify(full).problems == []
+    assert f"member {DIGESTS[2]}" in names(collect(full, remove=False, now=LATER))
+
+
+@pytest.mark.parametrize("file", ["confusion.parquet", "report/accuracy.png"])
+def test_all_that_a_run_writes_tells_that_its_table_of_members_is_missing(full, file):
+    full.files.replace(f"runs/x/{file}", full.files.read(RESULTS))
+    with pytest.raises(UserError, match=r"runs/x/episodes.parquet: missing.*or rm removes the run"):
+        collect(full, remove=False, now=LATER)
+
+
+def test_results_that_are_missing_are_named(full, monkeypatch):
+    monkeypatch.setattr("zoo_ray.store.upkeep._RECORDING_S", 0)
+    full.files.delete(RESULTS)
+    (problem,) = verify(full).problems
+    assert problem.problem == f"{full.shown}/{RESULTS}: missing"
+    assert collect(full, remove=False, now=LATER)
+
+
+def test_a_run_that_is_just_begun_is_sound(full):
+    full.create_run("begun", toy_record())
+    full.write_wanted("runs/begun", [DIGESTS[2]])
+    assert verify(full).problems == []
+    assert names(collect(full, remove=False, now=LATER)) == [f"checkpoint of member {'f' * 64}"]
+
+
+def test_verify_beside_a_run_that_is_being_recorded_waits_for_its_next_table(full, monkeypatch):
+    results = full.files.read(RESULTS)
+    full.files.delete(RESULTS)
+    clock = SimpleNamespace(sleep=lambda _: full.files.replace(RESULTS, results))
+    monkeypatch.setattr("zoo_ray.store.upkeep.time", clock)
+    assert verify(full).problems == []
+
+
+def test_gc_beside_a_run_that_is_recorded_and_removed_goes_on(full, monkeypatch):
+    looks = []
+
+    def looking(change):
+        def look(*arguments):
+            found = change(*arguments)
+            looks.append(len(collect(full, remove=False, now=LATER)))
+            return found
+
+        return look
+
+    for way in ("update", "delete"):
+        monkeypatch.setattr(full.files, way, looking(getattr(full.files, way)))
+    full.create_run("x", toy_record())
+    full.write_results("x", **toy_tables(DIGESTS[2:]), confusion={"episode": [1]})
+    full.write_file("runs/x", "report/accuracy.png", b"")
+    full.remove("runs/x")
+    assert looks == [2, 1, 1, 1, 1, 1, 1, 2, 2]
 
 
 def test_a_member_that_a_run_refers_to_must_be_there_and_be_that_one(full):
