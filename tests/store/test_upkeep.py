@@ -1,5 +1,7 @@
 """Stores that are sound, and stores that are not; what is kept and what goes."""
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -9,7 +11,9 @@ from toys import toy_member, toy_record, toy_spec, toy_tables
 
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint
+from zoo_ray.store import Store
 from zoo_ray.store.payloads import table_to_bytes
+from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.upkeep import collect, verify
 
 SPECS = [toy_spec(seed=seed) for seed in range(3)]
@@ -213,6 +217,78 @@ def test_other_tables_and_lists_are_looked_at_too(full):
         f"{full.shown}/searches/lr/trials.parquet",
         f"{full.shown}/comparisons/c/comparison.json",
     ]
+
+
+# ---- files that cannot be read
+
+
+def refuse(monkeypatch, code, *paths):
+    """Have the file system answer with an error where some of a folder's files are opened."""
+
+    def opened(path, *arguments):
+        if path.endswith(paths):
+            raise OSError(code, os.strerror(code), path)
+        return open(path, *arguments)
+
+    monkeypatch.setattr("zoo_ray.store.local.open", opened, raising=False)
+
+
+UNREADABLE = [
+    *("runs/my run/run.json", EPISODES, RESULTS, "runs/my run/wanted.json"),
+    *("runs/my run/timeline.parquet", f"members/{DIGESTS[2]}/member.json", "progress/{}"),
+    *("searches/lr/search.json", "searches/lr/trials.parquet", "comparisons/c/comparison.json"),
+]
+
+
+@pytest.mark.parametrize("path", UNREADABLE)
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_file_that_may_not_be_read_is_named_and_all_others_are_looked_at(full, path, monkeypatch):
+    path = path_of(full, "progress", "") if "{}" in path else path
+    full.files.replace(path_of(full, f"members/{DIGESTS[0]}", "weights-"), b"?")
+    for folder in ("searches/lr", "comparisons/c"):
+        full.write_wanted(folder, [])
+    refuse(monkeypatch, errno.EACCES, path)
+    findings = verify(full)
+    assert findings[:3] == (3, 1, 1)
+    damaged, problem = sorted(findings.problems, key=lambda problem: path in problem.problem)
+    assert "wrong checksum" in damaged.problem
+    assert problem.problem == f"store {full.shown}: cannot read {path} (Permission denied)"
+    assert problem.advice == "see to it that you may read it"
+    verify(full, repair=True)
+    monkeypatch.undo()
+    assert full.has_member(DIGESTS[2])
+
+
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_folder_in_the_place_of_a_members_pointer_is_named(full):
+    path = f"members/{DIGESTS[0]}/member.json"
+    full.files.delete(path)
+    os.mkdir(f"{full.address}/{path}")
+    (problem,) = verify(full).problems
+    assert problem == (
+        f"store {full.shown}: cannot read {path} (Is a directory)",
+        "move that folder away",
+    )
+
+
+@pytest.mark.parametrize("path", [EPISODES, "runs/my run/wanted.json", "searches/lr/wanted.json"])
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_nothing_is_removed_while_a_table_may_not_be_read(full, path, monkeypatch):
+    full.write_trials("lr", {"digests": [[]]})
+    before = everything(full)
+    refuse(monkeypatch, errno.EACCES, path)
+    with pytest.raises(UserError, match=f"read {path} .*denied.; see to it that you may read it$"):
+        collect(full, remove=True, now=LATER)
+    assert everything(full) == before
+
+
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_store_that_fails_as_a_whole_is_one_error(full, monkeypatch):
+    store = Store(full.address, patience_s=0)
+    refuse(monkeypatch, errno.EIO, "")
+    for use in (verify, Store.runs, lambda store: collect(store, remove=False)):
+        with pytest.raises(StoreFailed, match="Input/output error, tried for 0 s"):
+            use(store)
 
 
 # ---- collect

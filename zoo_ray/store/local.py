@@ -26,6 +26,8 @@ _PASSING = {
         *("ENETRESET", "ECOMM", "EREMOTEIO", "ENOLINK"),
     )
 }
+# What keeps one from reading a file, whatever the others are.
+_OF_FILE = {errno.EACCES, errno.EPERM, errno.ELOOP}
 # What a file system says that has no locks, or does not sync folders.
 _UNABLE = {errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
 
@@ -141,18 +143,24 @@ class LocalFiles:
         return persist(
             action,
             what=f"store {self.address.shown}: cannot {verb} {path}".rstrip(),
-            diagnose=_diagnose,
+            diagnose=partial(_diagnose, verb),
             patience_s=self._patience_s,
         )
 
 
-def _diagnose(error: Exception) -> Trouble | None:
+def _diagnose(verb: str, error: Exception) -> Trouble | None:
     if not isinstance(error, OSError) or isinstance(error, FileExistsError):
         return None
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "make room, and the same command goes on where it ended; or give another --store"
         return Trouble(reason, passing=False, advice=advice)
+    if verb == "read" and error.errno == errno.EISDIR:
+        return Trouble(reason, False, "move that folder away", of_file=True)
+    if verb in ("read", "list"):
+        of_file = verb == "read" and error.errno in _OF_FILE
+        advice = "see to it that you may read it"
+        return Trouble(reason, error.errno in _PASSING, advice, of_file=of_file)
     advice = "give a folder that you may write to, and have room in, with --store"
     return Trouble(reason, passing=error.errno in _PASSING, advice=advice)
 

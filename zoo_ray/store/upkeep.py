@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from zoo_ray.errors import UserError
 from zoo_ray.store.files import KINDS, Entry
 from zoo_ray.store.payloads import CorruptPayload
-from zoo_ray.store.retry import StoreFailed
+from zoo_ray.store.retry import StoreFailed, UnreadableFile
 from zoo_ray.store.store import (
     CONFUSION,
     EPISODES,
@@ -126,11 +127,14 @@ def _check_member(
 
 
 def _check_checkpoint(store: Store, path: str) -> list[Problem]:
+    def check() -> None:
+        payload = store.files.read(path)
+        if payload is not None:  # else the fit has gone on meanwhile
+            check_checkpoint(path, payload)
+
     problems: list[Problem] = []
-    payload = store.files.read(path)
-    if payload is not None:  # else the fit has gone on meanwhile
-        advice = "the fit that meets it ignores it; gc removes it when it is old"
-        _tried(lambda: check_checkpoint(path, payload), problems, advice, f"{store.shown}/{path}: ")
+    advice = "the fit that meets it ignores it; gc removes it when it is old"
+    _tried(check, problems, advice, f"{store.shown}/{path}: ")
     return problems
 
 
@@ -150,12 +154,19 @@ def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[
         problems.append(Problem(f"{where}/{RESULTS}: missing", mended))
     for digest, sha256 in _recorded(episodes):
         member = f"{where}/{EPISODES}: its member {digest}"
-        # A member may have been published since all were listed.
-        if digest not in sums and not store.has_member(digest):
+        if _is_missing(store, digest, sums, problems):
             problems.append(Problem(f"{member} is missing", mended))
         elif None not in (sha256, sums.get(digest)) and sums[digest] != sha256:
             problems.append(Problem(f"{member} has other predictions than it recorded", mended))
     return problems
+
+
+def _is_missing(
+    store: Store, digest: str, sums: Mapping[str, str | None], problems: list[Problem]
+) -> bool:
+    """Whether a member is missing; what cannot be read is no less there, and a problem more."""
+    # A member may have been published since all were listed.
+    return digest not in sums and _tried(lambda: store.has_member(digest), problems, "") is False
 
 
 def _still_lacks_results(store: Store, name: str) -> bool:
@@ -173,6 +184,9 @@ def _tried(
         return read()
     except StoreFailed:
         raise
+    except UnreadableFile as error:  # of which what mends a damaged one is not known to help
+        problems.append(Problem(error.problem, error.advice))
+        return None
     except (UserError, CorruptMember, CorruptPayload) as error:
         problems.append(Problem(f"{prefix}{error}", advice))
         return None
@@ -185,7 +199,7 @@ def _check_search(store: Store, name: str, sums: Mapping[str, str | None]) -> li
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
     digests = _tried(lambda: store.read_trial_digests(name), problems, mended)
     for digest in sorted(digests or ()):
-        if digest not in sums and not store.has_member(digest):
+        if _is_missing(store, digest, sums, problems):
             where = f"{store.shown}/{search_folder(name)}/{TRIALS}"
             problems.append(Problem(f"{where}: its member {digest} is missing", mended))
     _tried(lambda: store.read_timeline(search_folder(name)), problems, _NO_TIMELINE)
@@ -196,14 +210,18 @@ def _check_comparison(store: Store, name: str) -> list[Problem]:
     problems: list[Problem] = []
     mended = "the command of the comparison mends it"
     for file in ("comparison.json", "competition.json"):
-        path = f"{comparison_folder(name)}/{file}"
-        try:
-            json.loads(store.files.read(path) or b"{}")
-        except (ValueError, RecursionError):
-            problems.append(Problem(f"{store.shown}/{path}: not JSON", mended))
+        _tried(partial(_check_json, store, name, file), problems, mended)
     _tried(lambda: store.read_wanted(comparison_folder(name)), problems, mended)
     _tried(lambda: store.read_timeline(comparison_folder(name)), problems, _NO_TIMELINE)
     return problems
+
+
+def _check_json(store: Store, comparison: str, file: str) -> None:
+    path = f"{comparison_folder(comparison)}/{file}"
+    try:
+        json.loads(store.files.read(path) or b"{}")
+    except (ValueError, RecursionError):
+        raise UserError(f"{store.shown}/{path}: not JSON") from None
 
 
 # ---- collect
