@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -129,12 +130,14 @@ class LocalFiles:
     def _walk(self, prefix: str) -> Iterator[Entry]:
         for entry in self._persist("list", prefix, lambda: _scan(self._full(prefix))):
             path = f"{prefix}/{entry.name}"
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):  # which asks the file system nothing
                 yield from self._walk(path)
                 continue
-            try:
-                status = entry.stat()
-            except OSError:  # it went away, or is a link to nothing
+            status = self._persist("list", path, partial(_status, entry.path))
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                yield from self._walk(path)
                 continue
             modified = datetime.fromtimestamp(status.st_mtime, UTC)
             yield Entry(path=path, size_bytes=status.st_size, modified=modified)
@@ -183,6 +186,19 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _status(full: str) -> os.stat_result | None:
+    """None where it went away, or is a link to nothing; what may not be asked is not passed over:
+    whoever collects garbage would not know what it refers to."""
+    try:
+        return os.stat(full)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def _write(full: str, payload: bytes, *, publish: Callable[[str, str], None]) -> None:
