@@ -66,6 +66,21 @@ def test_a_damaged_store_does_not(full, said):
     assert problem["advice"] in err
 
 
+def test_a_run_whose_record_cannot_be_read_is_named_and_the_others_are_listed(full, said):
+    full.create_run("odd", toy_record())
+    full.files.delete("runs/odd/run.json")
+    full.files.replace("runs/odd/run.json/file", b"")
+    why = f"store {full.address}: cannot read runs/odd/run.json (Is a directory)"
+    code, result, err = said("verify", full.address)
+    assert code == 1
+    assert result["problems"] == [{"problem": why, "advice": "move that folder away"}]
+    code, result, err = said("runs", full.address)
+    assert (code, [run["name"] for run in result["runs"]]) == (0, ["my run", "odd"])
+    assert result["runs"][1]["problem"] == f"{why}; move that folder away"
+    assert why in err
+    assert said("gc", full.address)[0] == 0  # which needs no record
+
+
 def test_runs_are_listed(full, said):
     full.files.replace("runs/[torn]/run.json", b"{")
     code, result, err = said("runs", full.address)

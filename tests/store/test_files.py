@@ -1,5 +1,6 @@
 """What every kind of store's files must do."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -203,6 +204,20 @@ def test_leftovers_of_killed_writers_are_not_listed_but_found(folder, tmp_path):
     assert found.path == f"runs/a/{leftover.name}"
     folder.delete(found.path)
     assert not leftover.exists()
+
+
+def test_what_may_not_be_looked_at_is_not_passed_over(folder, monkeypatch):
+    folder.replace("runs/a/run.json", b"x")
+    for link, to in (("nothing", "none"), ("itself", "itself"), ("linked", "a")):
+        os.symlink(to, f"{folder.address.text}/runs/{link}")
+    assert paths(folder, "runs") == ["runs/a/run.json", "runs/linked/run.json"]
+
+    def asked(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr("zoo_ray.store.local.os.stat", asked)
+    with pytest.raises(UserError, match=r"list runs/\S+ \(Permission denied\); see to it that you"):
+        paths(folder, "runs")
 
 
 def test_no_empty_folders_stay(folder, tmp_path):

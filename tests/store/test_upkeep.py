@@ -1,6 +1,9 @@
 """Stores that are sound, and stores that are not; what is kept and what goes."""
 
+import errno
+import os
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +11,13 @@ from toys import toy_member, toy_record, toy_spec, toy_tables
 
 from zoo_ray.errors import UserError
 from zoo_ray.members.member import Checkpoint
+from zoo_ray.store import Store
 from zoo_ray.store.payloads import table_to_bytes
+from zoo_ray.store.retry import StoreFailed
 from zoo_ray.store.upkeep import collect, verify
 
 SPECS = [toy_spec(seed=seed) for seed in range(3)]
+EPISODES, RESULTS = "runs/my run/episodes.parquet", "runs/my run/results.parquet"
 DIGESTS = [spec.digest for spec in SPECS]
 LATER = datetime.now(UTC) + timedelta(days=1, hours=2)
 """When all that the tests write is more than a day old."""
@@ -95,6 +101,84 @@ def test_anything_missing_is_named(full, what):
     assert f"{full.shown}/{path}: missing" in problem.problem
 
 
+LOST = {
+    "missing": lambda store: store.files.delete(EPISODES),
+    "another table": lambda store: store.files.replace(EPISODES, store.files.read(RESULTS)),
+}
+
+
+@pytest.mark.parametrize("is_begun", [True, False], ids=["", "no record"])
+@pytest.mark.parametrize("lost", LOST)
+def test_members_of_a_run_that_lost_its_table_of_them_are_no_garbage(full, lost, is_begun):
+    LOST[lost](full)
+    if not is_begun:
+        full.files.delete("runs/my run/run.json")
+    *others, problem = verify(full).problems
+    assert len(others) == (0 if is_begun else 1)
+    assert problem.problem.startswith(f"{full.shown}/{EPISODES}: ")
+    assert "the command that grew the run" in problem.advice
+    before = everything(full)
+    with pytest.raises(UserError, match=rf"{EPISODES}: .*the command that grew the run writes it"):
+        collect(full, remove=True, now=LATER)
+    assert everything(full) == before
+    (run,) = full.runs()
+    assert run.problem
+    full.create_run("my run", toy_record(2))
+    full.write_results("my run", **toy_tables(DIGESTS[:2]))
+    assert verify(full).problems == []
+    assert f"member {DIGESTS[2]}" in names(collect(full, remove=False, now=LATER))
+
+
+@pytest.mark.parametrize("file", ["confusion.parquet", "report/accuracy.png"])
+def test_all_that_a_run_writes_tells_that_its_table_of_members_is_missing(full, file):
+    full.files.replace(f"runs/x/{file}", full.files.read(RESULTS))
+    with pytest.raises(UserError, match=r"runs/x/episodes.parquet: missing.*or rm removes the run"):
+        collect(full, remove=False, now=LATER)
+
+
+def test_results_that_are_missing_are_named(full, monkeypatch):
+    monkeypatch.setattr("zoo_ray.store.upkeep._RECORDING_S", 0)
+    full.files.delete(RESULTS)
+    (problem,) = verify(full).problems
+    assert problem.problem == f"{full.shown}/{RESULTS}: missing"
+    assert collect(full, remove=False, now=LATER)
+
+
+def test_a_run_that_is_just_begun_is_sound(full):
+    full.create_run("begun", toy_record())
+    full.write_wanted("runs/begun", [DIGESTS[2]])
+    assert verify(full).problems == []
+    assert names(collect(full, remove=False, now=LATER)) == [f"checkpoint of member {'f' * 64}"]
+
+
+def test_verify_beside_a_run_that_is_being_recorded_waits_for_its_next_table(full, monkeypatch):
+    results = full.files.read(RESULTS)
+    full.files.delete(RESULTS)
+    clock = SimpleNamespace(sleep=lambda _: full.files.replace(RESULTS, results))
+    monkeypatch.setattr("zoo_ray.store.upkeep.time", clock)
+    assert verify(full).problems == []
+
+
+def test_gc_beside_a_run_that_is_recorded_and_removed_goes_on(full, monkeypatch):
+    looks = []
+
+    def looking(change):
+        def look(*arguments):
+            found = change(*arguments)
+            looks.append(len(collect(full, remove=False, now=LATER)))
+            return found
+
+        return look
+
+    for way in ("update", "delete"):
+        monkeypatch.setattr(full.files, way, looking(getattr(full.files, way)))
+    full.create_run("x", toy_record())
+    full.write_results("x", **toy_tables(DIGESTS[2:]), confusion={"episode": [1]})
+    full.write_file("runs/x", "report/accuracy.png", b"")
+    full.remove("runs/x")
+    assert looks == [2, 1, 1, 1, 1, 1, 1, 2, 2]
+
+
 def test_a_member_that_a_run_refers_to_must_be_there_and_be_that_one(full):
     full.drop_member(DIGESTS[0])
     full.drop_member(DIGESTS[1])
@@ -133,6 +217,78 @@ def test_other_tables_and_lists_are_looked_at_too(full):
         f"{full.shown}/searches/lr/trials.parquet",
         f"{full.shown}/comparisons/c/comparison.json",
     ]
+
+
+# ---- files that cannot be read
+
+
+def refuse(monkeypatch, code, *paths):
+    """Have the file system answer with an error where some of a folder's files are opened."""
+
+    def opened(path, *arguments):
+        if path.endswith(paths):
+            raise OSError(code, os.strerror(code), path)
+        return open(path, *arguments)
+
+    monkeypatch.setattr("zoo_ray.store.local.open", opened, raising=False)
+
+
+UNREADABLE = [
+    *("runs/my run/run.json", EPISODES, RESULTS, "runs/my run/wanted.json"),
+    *("runs/my run/timeline.parquet", f"members/{DIGESTS[2]}/member.json", "progress/{}"),
+    *("searches/lr/search.json", "searches/lr/trials.parquet", "comparisons/c/comparison.json"),
+]
+
+
+@pytest.mark.parametrize("path", UNREADABLE)
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_file_that_may_not_be_read_is_named_and_all_others_are_looked_at(full, path, monkeypatch):
+    path = path_of(full, "progress", "") if "{}" in path else path
+    full.files.replace(path_of(full, f"members/{DIGESTS[0]}", "weights-"), b"?")
+    for folder in ("searches/lr", "comparisons/c"):
+        full.write_wanted(folder, [])
+    refuse(monkeypatch, errno.EACCES, path)
+    findings = verify(full)
+    assert findings[:3] == (3, 1, 1)
+    damaged, problem = sorted(findings.problems, key=lambda problem: path in problem.problem)
+    assert "wrong checksum" in damaged.problem
+    assert problem.problem == f"store {full.shown}: cannot read {path} (Permission denied)"
+    assert problem.advice == "see to it that you may read it"
+    verify(full, repair=True)
+    monkeypatch.undo()
+    assert full.has_member(DIGESTS[2])
+
+
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_folder_in_the_place_of_a_members_pointer_is_named(full):
+    path = f"members/{DIGESTS[0]}/member.json"
+    full.files.delete(path)
+    os.mkdir(f"{full.address}/{path}")
+    (problem,) = verify(full).problems
+    assert problem == (
+        f"store {full.shown}: cannot read {path} (Is a directory)",
+        "move that folder away",
+    )
+
+
+@pytest.mark.parametrize("path", [EPISODES, "runs/my run/wanted.json", "searches/lr/wanted.json"])
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_nothing_is_removed_while_a_table_may_not_be_read(full, path, monkeypatch):
+    full.write_trials("lr", {"digests": [[]]})
+    before = everything(full)
+    refuse(monkeypatch, errno.EACCES, path)
+    with pytest.raises(UserError, match=f"read {path} .*denied.; see to it that you may read it$"):
+        collect(full, remove=True, now=LATER)
+    assert everything(full) == before
+
+
+@pytest.mark.parametrize("address", ["folder"], indirect=True)
+def test_a_store_that_fails_as_a_whole_is_one_error(full, monkeypatch):
+    store = Store(full.address, patience_s=0)
+    refuse(monkeypatch, errno.EIO, "")
+    for use in (verify, Store.runs, lambda store: collect(store, remove=False)):
+        with pytest.raises(StoreFailed, match="Input/output error, tried for 0 s"):
+            use(store)
 
 
 # ---- collect

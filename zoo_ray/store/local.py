@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ _PASSING = {
         *("ENETRESET", "ECOMM", "EREMOTEIO", "ENOLINK"),
     )
 }
+# What keeps one from reading a file, whatever the others are.
+_OF_FILE = {errno.EACCES, errno.EPERM, errno.ELOOP}
 # What a file system says that has no locks, or does not sync folders.
 _UNABLE = {errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL, errno.ENOSYS}
 
@@ -127,12 +130,14 @@ class LocalFiles:
     def _walk(self, prefix: str) -> Iterator[Entry]:
         for entry in self._persist("list", prefix, lambda: _scan(self._full(prefix))):
             path = f"{prefix}/{entry.name}"
-            if entry.is_dir():
+            if entry.is_dir(follow_symlinks=False):  # which asks the file system nothing
                 yield from self._walk(path)
                 continue
-            try:
-                status = entry.stat()
-            except OSError:  # it went away, or is a link to nothing
+            status = self._persist("list", path, partial(_status, entry.path))
+            if status is None:
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                yield from self._walk(path)
                 continue
             modified = datetime.fromtimestamp(status.st_mtime, UTC)
             yield Entry(path=path, size_bytes=status.st_size, modified=modified)
@@ -141,18 +146,24 @@ class LocalFiles:
         return persist(
             action,
             what=f"store {self.address.shown}: cannot {verb} {path}".rstrip(),
-            diagnose=_diagnose,
+            diagnose=partial(_diagnose, verb),
             patience_s=self._patience_s,
         )
 
 
-def _diagnose(error: Exception) -> Trouble | None:
+def _diagnose(verb: str, error: Exception) -> Trouble | None:
     if not isinstance(error, OSError) or isinstance(error, FileExistsError):
         return None
     reason = error.strerror or type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "make room, and the same command goes on where it ended; or give another --store"
         return Trouble(reason, passing=False, advice=advice)
+    if verb == "read" and error.errno == errno.EISDIR:
+        return Trouble(reason, False, "move that folder away", of_file=True)
+    if verb in ("read", "list"):
+        of_file = verb == "read" and error.errno in _OF_FILE
+        advice = "see to it that you may read it"
+        return Trouble(reason, error.errno in _PASSING, advice, of_file=of_file)
     advice = "give a folder that you may write to, and have room in, with --store"
     return Trouble(reason, passing=error.errno in _PASSING, advice=advice)
 
@@ -175,6 +186,19 @@ def _scan(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _status(full: str) -> os.stat_result | None:
+    """None where it went away, or is a link to nothing; what may not be asked is not passed over:
+    whoever collects garbage would not know what it refers to."""
+    try:
+        return os.stat(full)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 def _write(full: str, payload: bytes, *, publish: Callable[[str, str], None]) -> None:

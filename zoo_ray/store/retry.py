@@ -22,12 +22,28 @@ class StoreFailed(UserError):
     """A store cannot be read or written, or does not answer."""
 
 
+class UnreadableFile(UserError):
+    """A file of a store cannot be read, while the store itself answers.
+
+    Attributes:
+        problem: what it is, the first half of the message.
+        advice: what to do, the other.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"{problem}; {advice}")
+        self.problem = problem
+        self.advice = advice
+
+
 class Trouble(NamedTuple):
-    """What an error means: a few words without secrets, whether it may pass, what to do."""
+    """What an error means: a few words without secrets, whether it may pass, what to do, and
+    whether it is of a file alone, of which nothing follows for others."""
 
     reason: str
     passing: bool
     advice: str = ""
+    of_file: bool = False
 
 
 def persist(
@@ -47,6 +63,7 @@ def persist(
 
     Raises:
         StoreFailed: it did not work.
+        UnreadableFile: so, with a file alone.
     """
     deadline = None
     pause = 0.05
@@ -57,6 +74,8 @@ def persist(
             trouble = diagnose(error)
             if trouble is None:
                 raise
+        if trouble.of_file:
+            raise UnreadableFile(f"{what} ({trouble.reason})", trouble.advice) from None
         if not trouble.passing:
             raise StoreFailed(f"{what} ({trouble.reason}); {trouble.advice}") from None
         now = time.monotonic()

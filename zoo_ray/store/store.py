@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import safetensors.numpy
@@ -289,7 +290,7 @@ class Store:
         summary = RunSummary(name, size_bytes=folder.size_bytes, modified=folder.modified)
         try:
             record = self.read_run(name)
-            table = self.read_table(name, EPISODES)
+            table = self.read_episodes(name)
         except StoreFailed:
             raise
         except UserError as error:
@@ -359,6 +360,7 @@ class Store:
             results: the same, a row per episode and task.
             confusion: the same, a row per task, class, and class that it is taken for.
         """
+        # What names the members first: where another is, it must be (see `read_episodes`).
         tables = {EPISODES: episodes, RESULTS: results, CONFUSION: confusion}
         for file, columns in tables.items():
             if columns is not None:
@@ -371,7 +373,7 @@ class Store:
         def change(document: bytes | None) -> bytes | None:
             if document is not None:
                 try:
-                    there = max(_run_table(document)["episode"], default=0)
+                    there = max(_run_table(path, document)["episode"], default=0)
                 except CorruptPayload as error:
                     log.warning("store: %s/%s: %s; written anew", self.shown, path, error)
                     there = 0
@@ -387,8 +389,31 @@ class Store:
         Raises:
             UserError: it cannot be read.
         """
-        advice = "the command that grew the run writes it anew"
-        return self._read_as(_run_table, f"{run_folder(name)}/{file}", advice=advice)
+        path = f"{run_folder(name)}/{file}"
+        return self._read_as(partial(_run_table, path), path, advice=_REGROWN)
+
+    def read_episodes(self, name: str) -> dict[str, list[Any]] | None:
+        """A run's table of members, or None if the run has no tables yet.
+
+        Raises:
+            UserError: it cannot be read, or is missing where what is written after it is there.
+        """
+        found = self.read_table(name, EPISODES)
+        if found is None and self._has_written(name):
+            # Again, as the run may have written all of its tables since.
+            found = self.read_table(name, EPISODES)
+            if found is None:
+                raise UserError(
+                    f"{self.shown}/{run_folder(name)}/{EPISODES}: missing, though the run has been "
+                    f"recorded; {_REGROWN}, or rm removes the run"
+                )
+        return found
+
+    def _has_written(self, name: str) -> bool:
+        """Whether there is something that a run writes after its table of members."""
+        folder = run_folder(name)
+        later = (f"{folder}/{RESULTS}", f"{folder}/{CONFUSION}", f"{folder}/report/")
+        return any(entry.path.startswith(later) for entry in self.files.list(folder))
 
     def _read_as(self, parse: Callable[[bytes], T], path: str, *, advice: str) -> T | None:
         """What a file holds, or None if there is none; UserError if `parse` calls it corrupt."""
@@ -506,8 +531,14 @@ class Store:
             How many files there were.
         """
         paths = [entry.path for entry in self.files.list(folder)]
-        # The record last: what is cut short can be seen, and done again.
-        for path in sorted(paths, key=lambda path: path.rpartition("/")[2] in _RECORDS):
+
+        def turn(path: str) -> tuple[bool, bool]:
+            # The record last: what is cut short can be seen, and done again. Before it what names
+            # members, which is not to be missed beside the other tables.
+            file = path.rpartition("/")[2]
+            return file in _RECORDS, file == EPISODES
+
+        for path in sorted(paths, key=turn):
             self.files.delete(path)
         return len(paths)
 
@@ -598,10 +629,12 @@ def check_checkpoint(path: str, payload: bytes) -> Checkpoint:
     return checkpoint_from_bytes(payload, digest=digest)
 
 
-def _run_table(document: bytes) -> dict[str, list[Any]]:
+def _run_table(path: str, document: bytes) -> dict[str, list[Any]]:
     columns = table_from_bytes(document)
     if "episode" not in columns:
         raise CorruptPayload("not a table of a run")
+    if path.endswith(f"/{EPISODES}") and "digest" not in columns:
+        raise CorruptPayload("not a table of a run's members")
     return columns
 
 
@@ -627,5 +660,6 @@ def _payload_name(kind: str, sha256: str) -> str:
     return f"{kind}-{sha256[:16]}.{_SUFFIXES[kind]}"
 
 
+_REGROWN = "the command that grew the run writes it anew"
 _RECORDS = {"run.json", "search.json", "comparison.json", "competition.json"}
 _SUFFIXES = {"weights": "safetensors", "predictions": "arrow"}

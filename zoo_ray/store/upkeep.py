@@ -1,6 +1,7 @@
 """Looking after a store: is everything what it says, and what is nobody's any more."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from zoo_ray.errors import UserError
 from zoo_ray.store.files import KINDS, Entry
 from zoo_ray.store.payloads import CorruptPayload
-from zoo_ray.store.retry import StoreFailed
+from zoo_ray.store.retry import StoreFailed, UnreadableFile
 from zoo_ray.store.store import (
     CONFUSION,
     EPISODES,
@@ -28,6 +29,7 @@ KEPT = timedelta(days=1)
 """What is younger may belong to work under way, and is never collected."""
 
 _NO_TIMELINE = "without it a report lacks the time line alone"
+_RECORDING_S = 2.0  # what a run may take from its table of members to the next
 _THREADS = 8  # an object store answers slowly, but many at once
 
 T = TypeVar("T")
@@ -125,11 +127,14 @@ def _check_member(
 
 
 def _check_checkpoint(store: Store, path: str) -> list[Problem]:
+    def check() -> None:
+        payload = store.files.read(path)
+        if payload is not None:  # else the fit has gone on meanwhile
+            check_checkpoint(path, payload)
+
     problems: list[Problem] = []
-    payload = store.files.read(path)
-    if payload is not None:  # else the fit has gone on meanwhile
-        advice = "the fit that meets it ignores it; gc removes it when it is old"
-        _tried(lambda: check_checkpoint(path, payload), problems, advice, f"{store.shown}/{path}: ")
+    advice = "the fit that meets it ignores it; gc removes it when it is old"
+    _tried(check, problems, advice, f"{store.shown}/{path}: ")
     return problems
 
 
@@ -141,18 +146,34 @@ def _check_run(store: Store, name: str, sums: Mapping[str, str | None]) -> list[
     if record is None and not problems:
         problems.append(Problem(f"{where}/run.json: missing", f"{mended}, or rm removes it"))
     _tried(lambda: store.read_wanted(run_folder(name)), problems, mended)
-    for file in (RESULTS, CONFUSION):
-        _tried(partial(store.read_table, name, file), problems, mended)
+    has_results = _tried(lambda: store.read_table(name, RESULTS) is not None, problems, mended)
+    _tried(lambda: store.read_table(name, CONFUSION), problems, mended)
     _tried(lambda: store.read_timeline(run_folder(name)), problems, _NO_TIMELINE)
-    episodes = _tried(lambda: store.read_table(name, EPISODES), problems, mended)
-    for digest, sha256 in _recorded(episodes or {}):
+    episodes = _tried(lambda: store.read_episodes(name), problems, mended)
+    if has_results is False and episodes is not None and _still_lacks_results(store, name):
+        problems.append(Problem(f"{where}/{RESULTS}: missing", mended))
+    for digest, sha256 in _recorded(episodes):
         member = f"{where}/{EPISODES}: its member {digest}"
-        # A member may have been published since all were listed.
-        if digest not in sums and not store.has_member(digest):
+        if _is_missing(store, digest, sums, problems):
             problems.append(Problem(f"{member} is missing", mended))
         elif None not in (sha256, sums.get(digest)) and sums[digest] != sha256:
             problems.append(Problem(f"{member} has other predictions than it recorded", mended))
     return problems
+
+
+def _is_missing(
+    store: Store, digest: str, sums: Mapping[str, str | None], problems: list[Problem]
+) -> bool:
+    """Whether a member is missing; what cannot be read is no less there, and a problem more."""
+    # A member may have been published since all were listed.
+    return digest not in sums and _tried(lambda: store.has_member(digest), problems, "") is False
+
+
+def _still_lacks_results(store: Store, name: str) -> bool:
+    """Whether a run that has a table of members alone is not just being recorded, or removed."""
+    time.sleep(_RECORDING_S)
+    files = {entry.path.rpartition("/")[2] for entry in store.files.list(run_folder(name))}
+    return EPISODES in files and RESULTS not in files
 
 
 def _tried(
@@ -163,6 +184,9 @@ def _tried(
         return read()
     except StoreFailed:
         raise
+    except UnreadableFile as error:  # of which what mends a damaged one is not known to help
+        problems.append(Problem(error.problem, error.advice))
+        return None
     except (UserError, CorruptMember, CorruptPayload) as error:
         problems.append(Problem(f"{prefix}{error}", advice))
         return None
@@ -175,7 +199,7 @@ def _check_search(store: Store, name: str, sums: Mapping[str, str | None]) -> li
     _tried(lambda: store.read_wanted(search_folder(name)), problems, mended)
     digests = _tried(lambda: store.read_trial_digests(name), problems, mended)
     for digest in sorted(digests or ()):
-        if digest not in sums and not store.has_member(digest):
+        if _is_missing(store, digest, sums, problems):
             where = f"{store.shown}/{search_folder(name)}/{TRIALS}"
             problems.append(Problem(f"{where}: its member {digest} is missing", mended))
     _tried(lambda: store.read_timeline(search_folder(name)), problems, _NO_TIMELINE)
@@ -186,14 +210,18 @@ def _check_comparison(store: Store, name: str) -> list[Problem]:
     problems: list[Problem] = []
     mended = "the command of the comparison mends it"
     for file in ("comparison.json", "competition.json"):
-        path = f"{comparison_folder(name)}/{file}"
-        try:
-            json.loads(store.files.read(path) or b"{}")
-        except (ValueError, RecursionError):
-            problems.append(Problem(f"{store.shown}/{path}: not JSON", mended))
+        _tried(partial(_check_json, store, name, file), problems, mended)
     _tried(lambda: store.read_wanted(comparison_folder(name)), problems, mended)
     _tried(lambda: store.read_timeline(comparison_folder(name)), problems, _NO_TIMELINE)
     return problems
+
+
+def _check_json(store: Store, comparison: str, file: str) -> None:
+    path = f"{comparison_folder(comparison)}/{file}"
+    try:
+        json.loads(store.files.read(path) or b"{}")
+    except (ValueError, RecursionError):
+        raise UserError(f"{store.shown}/{path}: not JSON") from None
 
 
 # ---- collect
@@ -211,7 +239,8 @@ def collect(store: Store, *, remove: bool, now: datetime | None = None) -> list[
         now: what the age counts from.
 
     Raises:
-        UserError: a run's or a search's table cannot be read: who knows what it refers to?
+        UserError: a run's or a search's table cannot be read, or a run has lost the one that names
+            its members: who knows what it refers to?
     """
     before = (now or datetime.now(UTC)) - KEPT
     # What refers is read after what is there: whoever records a member meanwhile is heard.
@@ -282,7 +311,7 @@ def _referred(store: Store) -> set[str]:
     found: set[str] = set()
     for name in _names(store, "runs"):
         found.update(store.read_wanted(run_folder(name)))
-        found.update(digest for digest, _ in _recorded(store.read_table(name, EPISODES) or {}))
+        found.update(digest for digest, _ in _recorded(store.read_episodes(name)))
     for name in _names(store, "searches"):
         found.update(store.read_wanted(search_folder(name)))
         found.update(store.read_trial_digests(name))
@@ -291,8 +320,10 @@ def _referred(store: Store) -> set[str]:
     return found
 
 
-def _recorded(episodes: Mapping[str, Sequence[Any]]) -> Iterator[tuple[str, str | None]]:
+def _recorded(episodes: Mapping[str, Sequence[Any]] | None) -> Iterator[tuple[str, str | None]]:
     """Members of a run's table, with their predictions' checksums if it has them."""
-    digests = episodes.get("digest", [])
+    if episodes is None:
+        return
+    digests = episodes["digest"]
     sums = episodes.get("predictions_sha256", [None] * len(digests))
-    return zip(digests, sums, strict=True)
+    yield from zip(digests, sums, strict=True)
