@@ -419,7 +419,7 @@ def status(arguments: argparse.Namespace, people: Console) -> int:
 
 
 def logs(arguments: argparse.Namespace, people: Console) -> int:  # noqa: ARG001
-    """Show what a job has printed; the exit code is 1 if it has failed."""
+    """Show what a job has printed; the exit code is 1 if it has failed or was stopped."""
     from zoo_ray.cluster.jobs import Jobs
 
     cluster = Jobs(arguments.address)
@@ -428,7 +428,7 @@ def logs(arguments: argparse.Namespace, people: Console) -> int:  # noqa: ARG001
         cluster.follow(job.id, show=lambda text: print(text, end="", flush=True))
     else:
         print(cluster.log(job.id), end="")
-    return 1 if cluster.find(job.id).state == "failed" else 0
+    return 1 if cluster.find(job.id).state in {"failed", "stopped"} else 0
 
 
 def stop(arguments: argparse.Namespace, people: Console) -> int:
@@ -707,7 +707,13 @@ def _parser() -> argparse.ArgumentParser:
     job = argparse.ArgumentParser(add_help=False, parents=[cluster])
     job.add_argument("job", metavar="RUN", help="a run, of which the latest job is meant, or a job")
     command(status, job, help="show how a job is")
-    logger = command(logs, job, help="show what a job has printed")
+    logger = command(
+        logs,
+        job,
+        help="show what a job has printed",
+        description="Show what a job has printed. The exit code is 1 if the job has failed or was "
+        "stopped, and 2 if with -f the log ends before the job.",
+    )
     logger.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     command(stop, job, help="stop a job")
     return parser

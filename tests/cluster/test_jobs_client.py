@@ -58,6 +58,7 @@ def dashboard():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         server.url, server.asked = f"http://127.0.0.1:{server.server_port}", asked
+        server.jobs = found
         yield server
         server.shutdown()
 
@@ -92,6 +93,54 @@ def test_who_no_more_follows_a_job_has_not_stopped_it(dashboard, monkeypatch):
         assert run_cluster.main([verb, "sound", "--address", dashboard.url]) == 0
     assert said[0].startswith("the job goes on; to see it again: python ")
     assert said[1].startswith("stopped; to go on: python ")
+
+
+def following(monkeypatch, *texts, then=lambda: None):
+    """Has a job's log be these pieces, after which something happens."""
+
+    async def tail(*_):
+        for text in texts:
+            yield text
+        then()
+
+    monkeypatch.setattr(jobs.JobSubmissionClient, "tail_job_logs", tail)
+
+
+@pytest.mark.parametrize(("state", "code"), [("SUCCEEDED", 0), ("FAILED", 1), ("STOPPED", 1)])
+def test_the_exit_code_tells_what_became_of_a_job(dashboard, monkeypatch, capsys, state, code):
+    following(monkeypatch, "one\n", "two\n")
+    dashboard.jobs[0]["status"] = state
+    for words in ([], ["-f"]):
+        assert run_cluster.main(["logs", "sound", "--address", dashboard.url, *words]) == code
+    assert capsys.readouterr().out == LOG + "one\ntwo\n"
+
+
+def test_a_log_that_ends_before_its_job_is_told(dashboard, monkeypatch, capsys):
+    follow = ["logs", "-f", "sound", "--address", dashboard.url]
+    assert run_cluster.main(follow) == 2  # it is not taken at all
+    assert "sound-1: its log has ended (500, message=" in capsys.readouterr().err
+    following(monkeypatch, "one\n")
+    assert run_cluster.main(follow) == 2
+    said = "error: sound-1: its log has ended, and the job is running; `logs -f sound-1` shows it"
+    assert capsys.readouterr() == ("one\n", f"{said} again\n")
+
+
+def test_a_cluster_that_is_stopped_under_a_log_is_told(dashboard, monkeypatch, capsys):
+    def stop():
+        dashboard.shutdown()
+        dashboard.server_close()
+
+    following(monkeypatch, "one\n", then=stop)
+    assert run_cluster.main(["logs", "-f", "sound", "--address", dashboard.url]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("one\n", 1)
+    assert f"the cluster at {dashboard.url} does not answer any more" in err
+
+
+def test_who_cannot_show_a_log_does_not_blame_the_cluster(dashboard, monkeypatch):
+    following(monkeypatch, "one\n")
+    with pytest.raises(BrokenPipeError):
+        Jobs(dashboard.url).follow("sound-1", show=raising(BrokenPipeError()))
 
 
 def test_names_are_quoted_in_commands_to_type(monkeypatch):

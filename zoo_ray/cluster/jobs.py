@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import aiohttp
 import requests
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -191,14 +192,43 @@ class Jobs:
             return log
 
     def follow(self, identity: str, *, show: Callable[[str], object]) -> None:
-        """Pass on what a job prints, from its beginning, until it ends."""
+        """Pass on what a job prints, from its beginning, until it ends.
 
-        async def tail() -> None:
-            async for text in self._client.tail_job_logs(identity):
-                show(text)
+        Raises:
+            UserError: the log ends and the job has not ended, or the cluster does not answer.
+        """
+        texts = self._client.tail_job_logs(identity)
 
-        with self._errors():
-            asyncio.run(tail())
+        async def following() -> str | None:
+            return await anext(texts, None)
+
+        problem = None
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    text = runner.run(following())
+                except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                    problem = (str(error).splitlines() or [type(error).__name__])[0]
+                    break
+                if text is None:
+                    break
+                show(text)  # whose own errors are none of the cluster's
+        # Ray ends the log in the same way when the cluster is stopped.
+        again = f"`logs -f {identity}` shows it again"
+        try:
+            _check_url_answers(self.url)
+            job = next((job for job in self._ours() if job.id == identity), None)
+        except UserError:
+            raise UserError(
+                f"{identity}: its log has ended, and the cluster at {self.url} does not answer any "
+                f"more; once it does, {again}"
+            ) from None
+        state = job.state if job else "unknown to the cluster"
+        if problem is not None or job is None or not job.is_over:
+            because = "" if problem is None else f" ({problem})"
+            raise UserError(
+                f"{identity}: its log has ended{because}, and the job is {state}; {again}"
+            )
 
     def stop(self, identity: str) -> bool:
         """Stop a job and wait until it has ended; returns whether there was anything to stop."""
