@@ -440,8 +440,8 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
     with people.status("stopping"):
         stopped = cluster.stop(job.id)
     state = cluster.find(job.id).state
-    run = job.submission.name
-    again = _to_type("resume", *(["--"] if run.startswith("-") else []), run)
+    # By its id: the latest job of the run's name may be another command's.
+    again = _to_type("resume", *(["--"] if job.id.startswith("-") else []), job.id)
     text = (
         f"{job.id} is stopped; to go on: {again}"
         if stopped
@@ -702,10 +702,14 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(_JOBS)}, with their options",
     )
     resumer = command(resume, cluster, help="submit again what a run's latest job was to do")
-    resumer.add_argument("run", metavar="RUN")
+    resumer.add_argument(
+        "run", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
+    )
     command(jobs, cluster, help="list the jobs of a cluster")
     job = argparse.ArgumentParser(add_help=False, parents=[cluster])
-    job.add_argument("job", metavar="RUN", help="a run, of which the latest job is meant, or a job")
+    job.add_argument(
+        "job", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
+    )
     command(status, job, help="show how a job is")
     logger = command(
         logs,

@@ -37,6 +37,7 @@ def dashboard():
         "/api/jobs/sound-1": found[0],
         "/api/jobs/-lost-1": found[1] | {"status": "STOPPED"},
         "/api/jobs/-lost-1/stop": {"stopped": True},
+        "/api/jobs/sound-1/stop": {"stopped": True},
     }
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,8 +81,15 @@ def test_a_job_is_found_and_stopped_without_its_log(dashboard, capsys):
     assert run_cluster.main(["stop", "--address", dashboard.url, "--", "-lost"]) == 0
     assert logs_asked(dashboard) == []
     # What it says can be typed.
-    assert capsys.readouterr().out.rstrip().endswith(" resume -- -lost")
-    assert run_cluster._parser().parse_args(["resume", "--", "-lost"]).run == "-lost"
+    assert capsys.readouterr().out.rstrip().endswith(" resume -- -lost-1")
+    assert run_cluster._parser().parse_args(["resume", "--", "-lost-1"]).run == "-lost-1"
+
+
+def test_the_command_that_goes_on_means_the_job_that_was_stopped(dashboard, capsys):
+    dashboard.jobs.append(job("sound-2", "sound"))
+    dashboard.jobs[0]["status"] = "STOPPED"
+    assert run_cluster.main(["stop", "sound-1", "--address", dashboard.url]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(" resume sound-1")
 
 
 def test_who_no_more_follows_a_job_has_not_stopped_it(dashboard, monkeypatch):

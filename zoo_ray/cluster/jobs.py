@@ -150,7 +150,11 @@ class Jobs:
                 )
 
     def resume(self, run: str, *, script: Path) -> str:
-        """Submit again what a run's latest job was to do; returns the new job's id.
+        """Submit again what a job was to do; returns the new job's id.
+
+        Args:
+            run: the job's id, or the run's name, whose latest job is meant.
+            script: the command line, run_cluster.py.
 
         Raises:
             UserError: as of `submit`; or the cluster knows no such job.
