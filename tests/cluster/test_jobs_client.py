@@ -151,6 +151,21 @@ def test_who_cannot_show_a_log_does_not_blame_the_cluster(dashboard, monkeypatch
         Jobs(dashboard.url).follow("sound-1", show=raising(BrokenPipeError()))
 
 
+FAILED = "Job entrypoint command failed with exit code 2, last available logs (truncated ...):\n"
+
+
+def test_the_status_of_a_failed_job_ends_with_the_end_of_its_log(dashboard, capsys):
+    log = "".join(f"line {number} [of] 300\n\n" for number in range(1, 301))
+    dashboard.jobs[0].update(status="FAILED", message=FAILED + log, end_time=3000)
+    assert run_cluster.main(["status", "sound", "--address", dashboard.url]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    at = shown.index("state      failed: " + FAILED.rstrip())
+    assert shown[at + 1 : at + 6] == [
+        f"           line {number} [of] 300" for number in range(296, 301)
+    ]
+    assert shown[at + 6].startswith("started ")
+
+
 def test_names_are_quoted_in_commands_to_type(monkeypatch):
     monkeypatch.setattr("sys.argv", ["my zoos/run_cluster.py"])
     assert run_cluster._to_type("resume", "a b") == "python 'my zoos/run_cluster.py' resume 'a b'"

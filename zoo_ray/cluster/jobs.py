@@ -50,7 +50,7 @@ class SubmittedJob:
         id: of the job.
         submission: what it does.
         state: `pending`, `running`, `stopped`, `succeeded` or `failed`.
-        message: of Ray's about the state.
+        message: of Ray's about the state; if it has failed, with the end of its log below.
         line: how far it is, by its log; None: that was not read, or does not say.
         started, ended: in seconds since the epoch; None: not yet.
     """
@@ -351,7 +351,7 @@ def _job(details: JobDetails) -> SubmittedJob | None:
         id=details.submission_id,
         submission=submission,
         state=JobStatus(details.status).value.lower(),
-        message=" ".join((details.message or "").split()),
+        message=(details.message or "").strip(),
         line=None,
         started=None if details.start_time is None else details.start_time / 1000,
         ended=None if details.end_time is None else details.end_time / 1000,
