@@ -418,17 +418,20 @@ def status(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
-def logs(arguments: argparse.Namespace, people: Console) -> int:  # noqa: ARG001
+def logs(arguments: argparse.Namespace, people: Console) -> int:
     """Show what a job has printed; the exit code is 1 if it has failed or was stopped."""
     from zoo_ray.cluster.jobs import Jobs
 
     cluster = Jobs(arguments.address)
     job = cluster.find(arguments.job)
+    out = people.file if arguments.json else sys.stdout
     if arguments.follow:
-        cluster.follow(job.id, show=lambda text: print(text, end="", flush=True))
+        cluster.follow(job.id, show=lambda text: print(text, end="", flush=True, file=out))
     else:
-        print(cluster.log(job.id), end="")
-    return 1 if cluster.find(job.id).state in {"failed", "stopped"} else 0
+        print(cluster.log(job.id), end="", file=out)
+    job = cluster.find(job.id, with_line=arguments.json)
+    _show_json(arguments, **job.to_dict())
+    return 1 if job.state in {"failed", "stopped"} else 0
 
 
 def stop(arguments: argparse.Namespace, people: Console) -> int:

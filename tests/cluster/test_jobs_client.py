@@ -59,7 +59,7 @@ def dashboard():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         server.url, server.asked = f"http://127.0.0.1:{server.server_port}", asked
-        server.jobs = found
+        server.jobs, server.answers = found, answers
         yield server
         server.shutdown()
 
@@ -164,6 +164,30 @@ def test_the_status_of_a_failed_job_ends_with_the_end_of_its_log(dashboard, caps
         f"           line {number} [of] 300" for number in range(296, 301)
     ]
     assert shown[at + 6].startswith("started ")
+
+
+def test_json_gives_accuracy_as_a_fraction_and_why_a_job_failed(dashboard, capsys, monkeypatch):
+    log = "episode 2/3  accuracy 93.5%\n" + "a warning\n" * 100 + "error: why\n"
+    dashboard.answers["/api/jobs/sound-1/logs"] = {"logs": log}
+    dashboard.jobs[0].update(status="FAILED", message=FAILED + log)
+    following(monkeypatch, log)
+    found = []
+    for words, code in [("jobs",), 0], [("status", "sound"), 0], [("logs", "sound"), 1]:
+        assert run_cluster.main([*words, "--json", "--address", dashboard.url]) == code
+        found.append(json.loads(capsys.readouterr().out))
+    assert run_cluster.main(["logs", "-f", "sound", "--json", "--address", dashboard.url]) == 1
+    out, err = capsys.readouterr()
+    assert err == log
+    listed, shown, *logged = [*found, json.loads(out)]
+    assert [shown, shown] == logged
+    assert shown == {job["id"]: job for job in listed["jobs"]}["sound-1"]
+    assert (shown["id"], shown["run"], shown["state"]) == ("sound-1", "sound", "failed")
+    assert (shown["done"], shown["accuracy"]) == ("episode 2/3", 0.935)
+    message = shown["message"]
+    assert (len(message), message.count("\n")) == (500, 0)
+    assert message.startswith(FAILED[:60])
+    assert message.endswith("a warning error: why")
+    assert {job["id"]: job["message"] for job in listed["jobs"]}["-lost-1"] is None
 
 
 def test_names_are_quoted_in_commands_to_type(monkeypatch):

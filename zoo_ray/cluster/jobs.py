@@ -40,6 +40,8 @@ _ANSWERS_WITHIN_S = 10.0
 _STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
+_MESSAGE_CHARS = 500
+_MESSAGE_BEGINS = 100
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,18 @@ class SubmittedJob:
         return self.state in {"stopped", "succeeded", "failed"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
+        """Plain values for `--json`: `accuracy` is a fraction, `message` one line."""
+        accuracy = self.line and self.line.accuracy
         return {
             "id": self.id,
             "command": self.submission.command,
             "run": self.submission.name,
             "store": self.submission.store,
             "state": self.state,
+            "message": _one_line(self.message) or None,
             "done": self.line and self.line.done,
-            "accuracy": self.line and self.line.accuracy and float(self.line.accuracy),
+            # Of a percentage with at most two decimals.
+            "accuracy": None if accuracy is None else round(float(accuracy) / 100, 4),
             "left": self.line and self.line.left,
             "started": self.started,
             "ended": self.ended,
@@ -336,6 +341,15 @@ def _no_cluster(address: str, problem: str) -> NoReturn:
         "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml </dev/null &` "
         f"brings to {_TUNNEL} (without </dev/null, ssh is stopped in the background)"
     ) from None
+
+
+def _one_line(message: str) -> str:
+    """A message's beginning, which says what happened, and its end, which says why."""
+    line = " ".join(message.split())
+    if len(line) <= _MESSAGE_CHARS:
+        return line
+    begin = line[:_MESSAGE_BEGINS] + " ... "
+    return begin + line[len(begin) - _MESSAGE_CHARS :]
 
 
 def _identity(name: str) -> str:
