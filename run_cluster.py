@@ -25,7 +25,7 @@ from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.lines import study_line
 from zoo_ray.published import FILES, FLAGS, read_published
 from zoo_ray.rules import Mode
-from zoo_ray.stops import clean_stops
+from zoo_ray.stops import JOB_VARIABLE, clean_stops
 
 if TYPE_CHECKING:
     from zoo_ray.cluster.jobs import Jobs
@@ -56,7 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
     stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
-    again = without_credentials(_to_type(*(sys.argv[1:] if argv is None else argv)))
+    words = sys.argv[1:] if argv is None else argv
+    if job := os.environ.get(JOB_VARIABLE):
+        # The job's own command line names a file of its package, which nobody else has.
+        words = ["resume", job]
+    again = without_credentials(_to_type(*words))
     stopped = "stopped; to go on"
     if arguments.command is logs:
         stopped = "the job goes on; to see it again"

@@ -6,6 +6,7 @@ import threading
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from ray.exceptions import AuthenticationError
@@ -188,6 +189,23 @@ def test_json_gives_accuracy_as_a_fraction_and_why_a_job_failed(dashboard, capsy
     assert message.startswith(FAILED[:60])
     assert message.endswith("a warning error: why")
     assert {job["id"]: job["message"] for job in listed["jobs"]}["-lost-1"] is None
+
+
+def test_a_command_that_runs_as_a_job_says_to_resume_the_job(dashboard, monkeypatch):
+    sent, said = {}, []
+    monkeypatch.setattr(jobs.JobSubmissionClient, "submit_job", lambda _, **job: sent.update(job))
+    config = {"store": "/shared/zoos", "benchmark": {"dataset": "digits"}}
+    submission = Submission("train", "other", config)
+    Jobs(dashboard.url).submit(submission, script=Path(run_cluster.__file__))
+    for name, value in sent["runtime_env"]["env_vars"].items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(
+        run_cluster, "clean_stops", lambda farewell: said.append(farewell) or nullcontext()
+    )
+    monkeypatch.setattr("sys.argv", ["run_cluster.py"])
+    run_cluster.main(["train", "config.yaml", "--name=other"])
+    assert sent["submission_id"].startswith("other-")
+    assert said == [f"stopped; to go on: python run_cluster.py resume {sent['submission_id']}"]
 
 
 def test_names_are_quoted_in_commands_to_type(monkeypatch):

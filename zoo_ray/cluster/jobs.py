@@ -34,6 +34,7 @@ from zoo_ray.cluster.session import (
 )
 from zoo_ray.errors import UserError
 from zoo_ray.lines import Line, last_line
+from zoo_ray.stops import JOB_VARIABLE
 
 _TUNNEL = "http://127.0.0.1:8265"
 _ANSWERS_WITHIN_S = 10.0
@@ -143,14 +144,18 @@ class Jobs:
             entrypoint = (
                 f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {entrypoint}'
             )
+        identity = _identity(submission.name)
         with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder:
             pack(submission, Path(folder), script=script)
             with self._errors():
                 return self._submit(
                     # It asks for no CPU and no GPU: Ray runs it on the head.
                     entrypoint=entrypoint,
-                    submission_id=_identity(submission.name),
-                    runtime_env={"working_dir": folder, "env_vars": SETTINGS},
+                    submission_id=identity,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": SETTINGS | {JOB_VARIABLE: identity},
+                    },
                     metadata=submission.to_metadata(),
                 )
 
