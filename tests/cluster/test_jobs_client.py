@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import AuthenticationError
@@ -225,6 +226,26 @@ def test_a_tunnel_that_says_nothing_is_no_cluster(monkeypatch):
             monkeypatch.delenv(name, raising=False)
         with pytest.raises(UserError, match=rf"^--address {url}: no Ray cluster answers"):
             Jobs()
+
+
+@pytest.mark.parametrize("told", [None, b"127.0.0.1:1"])
+def test_a_cluster_of_this_machine_without_a_dashboard(monkeypatch, told):
+    monkeypatch.setattr(jobs, "_DASHBOARD_WITHIN_S", 0)
+    monkeypatch.setattr(jobs, "check_answers", lambda _: None)
+    store = SimpleNamespace(internal_kv_get=lambda *_: told)
+    monkeypatch.setattr(jobs, "GcsClient", lambda **_: store)
+    said = "the Ray of this machine has no dashboard that answers .* `ray start --head` again$"
+    with pytest.raises(UserError, match=said):
+        Jobs("10.0.0.1:6379")
+
+
+def test_the_dashboard_of_a_cluster_of_this_machine_is_found(dashboard, monkeypatch):
+    monkeypatch.setattr(jobs, "check_answers", lambda _: None)
+    told = dashboard.url.removeprefix("http://").encode()
+    store = SimpleNamespace(internal_kv_get=lambda *_: told)
+    monkeypatch.setattr(jobs, "GcsClient", lambda **_: store)
+    cluster = Jobs("10.0.0.1:6379")
+    assert (cluster.url, cluster.here) == (dashboard.url, True)
 
 
 def test_a_cluster_of_this_machine_that_asks_for_its_token(monkeypatch):

@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import requests
+from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -38,6 +41,7 @@ from zoo_ray.stops import JOB_VARIABLE
 
 _TUNNEL = "http://127.0.0.1:8265"
 _ANSWERS_WITHIN_S = 10.0
+_DASHBOARD_WITHIN_S = 5.0
 _STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
@@ -111,7 +115,7 @@ class Jobs:
         for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         self.url, self.here = _resolve(address)
-        _check_url_answers(self.url)
+        _check_url_answers(self.url, here=self.here)
         with self._errors(), without(*ADDRESSES):
             self._client = JobSubmissionClient(self.url)
 
@@ -230,7 +234,7 @@ class Jobs:
         # Ray ends the log in the same way when the cluster is stopped.
         again = f"`logs -f {identity}` shows it again"
         try:
-            _check_url_answers(self.url)
+            _check_url_answers(self.url, here=self.here)
             job = next((job for job in self._ours() if job.id == identity), None)
         except UserError:
             raise UserError(
@@ -320,23 +324,43 @@ def _resolve(address: str | None) -> tuple[str, bool]:
         if given is None:
             return _TUNNEL, False
         _no_cluster(found, str(error))
-    from ray.dashboard.utils import ray_address_to_api_server_url
-
     try:
-        url: str = ray_address_to_api_server_url(found)
-        return url, True
+        dashboard = _dashboard(found)
     except Exception as error:  # what there is to be raised, Ray does not say
         _no_cluster(found, str(error))
+    if dashboard is None:
+        _no_dashboard(found, "it has told no address")
+    return f"http://{dashboard}", True
 
 
-def _check_url_answers(url: str) -> None:
+def _dashboard(address: str) -> str | None:
+    """HOST:PORT of a cluster's dashboard, which is there when `ray start` returns, or never."""
+    client = GcsClient(address=canonicalize_bootstrap_address_or_die(address))
+    give_up = time.monotonic() + _DASHBOARD_WITHIN_S
+    while True:
+        found = client.internal_kv_get(DASHBOARD_ADDRESS.encode(), KV_NAMESPACE_DASHBOARD)
+        if found or time.monotonic() > give_up:
+            return found and str(found, "utf-8")
+        time.sleep(0.2)
+
+
+def _check_url_answers(url: str, *, here: bool) -> None:
+    refuse = _no_dashboard if here else _no_cluster
     # Ray's own requests have no time limit, and a tunnel that was stopped takes connections.
     try:
         requests.get(f"{url}/api/version", timeout=_ANSWERS_WITHIN_S, allow_redirects=False)
     except requests.Timeout:
-        _no_cluster(url, f"nothing was said in {_ANSWERS_WITHIN_S:g} s")
+        refuse(url, f"nothing was said in {_ANSWERS_WITHIN_S:g} s")
     except requests.RequestException as error:
-        _no_cluster(url, type(error).__name__)
+        refuse(url, type(error).__name__)
+
+
+def _no_dashboard(address: str, problem: str) -> NoReturn:
+    raise UserError(
+        f"--address {address}: the Ray of this machine has no dashboard that answers ({problem}); "
+        "was its port, 8265, taken when it started, as by a run without --address? Once that has "
+        "ended: `ray stop`, then `ray start --head` again"
+    ) from None
 
 
 def _no_cluster(address: str, problem: str) -> NoReturn:
