@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
-_OWN = ("recipe.network", "zoo.weights")
 _WIDE = 200  # columns
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
@@ -461,7 +460,7 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
 
 def _submission(words: Sequence[str]) -> "Submission":
     """What is to run, from the words of its command line."""
-    from zoo_ray.cluster.packing import Submission
+    from zoo_ray.cluster.packing import OWN_KEYS, Submission
     from zoo_ray.comparison import varied_contender
     from zoo_ray.search.config import read_search
     from zoo_ray.store import check_name
@@ -479,7 +478,7 @@ def _submission(words: Sequence[str]) -> "Submission":
         search = read_search(inner.config, overrides=_overrides(inner, base="base."))
         raw, run = search.model_dump(mode="json", exclude_unset=True), search.base
         raw["base"]["store"] = run.store
-        own = [name for key in _OWN if key in search.space for name in search.space[key].choice]
+        own = [name for key in OWN_KEYS if key in search.space for name in search.space[key].choice]
     else:
         run = _config(inner)
         raw = run.model_dump(mode="json", exclude_unset=True) | {"store": run.store}
