@@ -25,7 +25,7 @@ from zoo_ray.errors import UserError, without_credentials
 from zoo_ray.lines import study_line
 from zoo_ray.published import FILES, FLAGS, read_published
 from zoo_ray.rules import Mode
-from zoo_ray.stops import clean_stops
+from zoo_ray.stops import JOB_VARIABLE, clean_stops
 
 if TYPE_CHECKING:
     from zoo_ray.cluster.jobs import Jobs
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 STARTED = time.time()
 _JOBS = ("train", "tune", "compare", "compete")
-_OWN = ("recipe.network", "zoo.weights")
 _WIDE = 200  # columns
 DEFAULT_STORE: str = RunConfig.model_fields["store"].default
 
@@ -61,6 +60,9 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         handlers=[RichHandler(console=people, show_time=False, show_path=False)],
     )
     stdout = _Stdout(sys.stdout or io.StringIO())  # None where it is closed, as by >&-
+    if job := os.environ.get(JOB_VARIABLE):
+        # The job's own command line names a file of its package, which nobody else has.
+        argv = ["resume", job]
     again = without_credentials(_to_type(*argv))
     stopped = "stopped; to go on"
     if arguments.command is logs:
@@ -443,17 +445,20 @@ def status(arguments: argparse.Namespace, people: Console) -> int:
     return 0
 
 
-def logs(arguments: argparse.Namespace, people: Console) -> int:  # noqa: ARG001
-    """Show what a job has printed; the exit code is 1 if it has failed."""
+def logs(arguments: argparse.Namespace, people: Console) -> int:
+    """Show what a job has printed; the exit code is 1 if it has failed or was stopped."""
     from zoo_ray.cluster.jobs import Jobs
 
     cluster = Jobs(arguments.address)
     job = cluster.find(arguments.job)
+    out = people.file if arguments.json else sys.stdout
     if arguments.follow:
-        cluster.follow(job.id, show=lambda text: print(text, end="", flush=True))
+        cluster.follow(job.id, show=lambda text: print(text, end="", flush=True, file=out))
     else:
-        print(cluster.log(job.id), end="")
-    return 1 if cluster.find(job.id).state == "failed" else 0
+        print(cluster.log(job.id), end="", file=out)
+    job = cluster.find(job.id, with_line=arguments.json)
+    _show_json(arguments, **job.to_dict())
+    return 1 if job.state in {"failed", "stopped"} else 0
 
 
 def stop(arguments: argparse.Namespace, people: Console) -> int:
@@ -465,8 +470,8 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
     with people.status("stopping"):
         stopped = cluster.stop(job.id)
     state = cluster.find(job.id).state
-    run = job.submission.name
-    again = _to_type("resume", *(["--"] if run.startswith("-") else []), run)
+    # By its id: the latest job of the run's name may be another command's.
+    again = _to_type("resume", *(["--"] if job.id.startswith("-") else []), job.id)
     text = (
         f"{job.id} is stopped; to go on: {again}"
         if stopped
@@ -479,7 +484,7 @@ def stop(arguments: argparse.Namespace, people: Console) -> int:
 
 def _submission(words: Sequence[str]) -> "Submission":
     """What is to run, from the words of its command line."""
-    from zoo_ray.cluster.packing import Submission
+    from zoo_ray.cluster.packing import OWN_KEYS, Submission
     from zoo_ray.comparison import varied_contender
     from zoo_ray.search.config import read_search
     from zoo_ray.store import check_name
@@ -497,7 +502,7 @@ def _submission(words: Sequence[str]) -> "Submission":
         search = read_search(inner.config, overrides=_overrides(inner, base="base."))
         raw, run = search.model_dump(mode="json", exclude_unset=True), search.base
         raw["base"]["store"] = run.store
-        own = [name for key in _OWN if key in search.space for name in search.space[key].choice]
+        own = [name for key in OWN_KEYS if key in search.space for name in search.space[key].choice]
     else:
         run = _config(inner)
         raw = run.model_dump(mode="json", exclude_unset=True) | {"store": run.store}
@@ -727,12 +732,22 @@ def _parser() -> argparse.ArgumentParser:
         help=f"{', '.join(_JOBS)}, with their options",
     )
     resumer = command(resume, cluster, help="submit again what a run's latest job was to do")
-    resumer.add_argument("run", metavar="RUN")
+    resumer.add_argument(
+        "run", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
+    )
     command(jobs, cluster, help="list the jobs of a cluster")
     job = argparse.ArgumentParser(add_help=False, parents=[cluster])
-    job.add_argument("job", metavar="RUN", help="a run, of which the latest job is meant, or a job")
+    job.add_argument(
+        "job", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
+    )
     command(status, job, help="show how a job is")
-    logger = command(logs, job, help="show what a job has printed")
+    logger = command(
+        logs,
+        job,
+        help="show what a job has printed",
+        description="Show what a job has printed. The exit code is 1 if the job has failed or was "
+        "stopped, and 2 if with -f the log ends before the job.",
+    )
     logger.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     command(stop, job, help="stop a job")
     return parser

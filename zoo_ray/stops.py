@@ -13,6 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+JOB_VARIABLE = "ZOO_RAY_JOB"
+"""Environment variable that tells a command as which job of a cluster it runs."""
+
 # Ray's `ray job stop` kills what has not ended 3 s after its SIGTERM.
 _END_WITHIN_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -139,9 +139,27 @@ def test_a_package_comes_whole_and_what_is_installed_stays(folder, tmp_path, mon
     assert not (folder / "torch").exists()
 
 
-def test_a_network_that_is_nowhere(folder):
-    with pytest.raises(UserError, match=r"no module nowhere in the working directory"):
-        packed(folder, "train", QUICKSTART, "--set", "recipe.network=nowhere.Net")
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["train", QUICKSTART, "--set=recipe.network=nowhere.Net"], "recipe.network"),
+        (["train", QUICKSTART, "--set=zoo.weights=nowhere.Net"], "zoo.weights"),
+        (["compare", QUICKSTART, "--vary", "zoo.weights=nowhere.Net"], "zoo.weights"),
+        (
+            ["compare", QUICKSTART, "--vary", "zoo.weights='nowhere.Net'"],
+            "recipe.network or zoo.weights",
+        ),
+        (["tune", SEARCH, "--set=base.recipe.network=nowhere.Net"], "recipe.network"),
+        (["tune", SEARCH, "--set=space.zoo.weights={choice: [nowhere.Net]}"], "zoo.weights"),
+    ],
+)
+def test_code_that_is_nowhere(folder, words, shown):
+    with pytest.raises(UserError) as refused:
+        packed(folder, *words)
+    assert str(refused.value) == (
+        f"{shown} = nowhere.Net: there is no module nowhere in the working directory or elsewhere "
+        "on Python's path; give the command in the folder that holds nowhere.py"
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+import aiohttp
 import requests
+from ray._private.ray_constants import DASHBOARD_ADDRESS, KV_NAMESPACE_DASHBOARD
+from ray._private.services import canonicalize_bootstrap_address_or_die
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -33,12 +37,16 @@ from zoo_ray.cluster.session import (
 )
 from zoo_ray.errors import UserError
 from zoo_ray.lines import Line, last_line
+from zoo_ray.stops import JOB_VARIABLE
 
 _TUNNEL = "http://127.0.0.1:8265"
 _ANSWERS_WITHIN_S = 10.0
+_DASHBOARD_WITHIN_S = 5.0
 _STARTS_WITHIN_S = 60.0
 _STOPS_WITHIN_S = 30.0
 _LOGS_AT_ONCE = 8
+_MESSAGE_CHARS = 500
+_MESSAGE_BEGINS = 100
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class SubmittedJob:
         id: of the job.
         submission: what it does.
         state: `pending`, `running`, `stopped`, `succeeded` or `failed`.
-        message: of Ray's about the state.
+        message: of Ray's about the state; if it has failed, with the end of its log below.
         line: how far it is, by its log; None: that was not read, or does not say.
         started, ended: in seconds since the epoch; None: not yet.
     """
@@ -68,15 +76,18 @@ class SubmittedJob:
         return self.state in {"stopped", "succeeded", "failed"}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for `--json`."""
+        """Plain values for `--json`: `accuracy` is a fraction, `message` one line."""
+        accuracy = self.line and self.line.accuracy
         return {
             "id": self.id,
             "command": self.submission.command,
             "run": self.submission.name,
             "store": self.submission.store,
             "state": self.state,
+            "message": _one_line(self.message) or None,
             "done": self.line and self.line.done,
-            "accuracy": self.line and self.line.accuracy and float(self.line.accuracy),
+            # Of a percentage with at most two decimals.
+            "accuracy": None if accuracy is None else round(float(accuracy) / 100, 4),
             "left": self.line and self.line.left,
             "started": self.started,
             "ended": self.ended,
@@ -104,7 +115,7 @@ class Jobs:
         for name in ("dashboard_sdk", "job.sdk"):  # which set a level of their own
             logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
         self.url, self.here = _resolve(address)
-        _check_url_answers(self.url)
+        _check_url_answers(self.url, here=self.here)
         with self._errors(), without(*ADDRESSES):
             self._client = JobSubmissionClient(self.url)
 
@@ -137,19 +148,27 @@ class Jobs:
             entrypoint = (
                 f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH" {entrypoint}'
             )
+        identity = _identity(submission.name)
         with tempfile.TemporaryDirectory(prefix="zoo_ray-") as folder:
             pack(submission, Path(folder), script=script)
             with self._errors():
                 return self._submit(
                     # It asks for no CPU and no GPU: Ray runs it on the head.
                     entrypoint=entrypoint,
-                    submission_id=_identity(submission.name),
-                    runtime_env={"working_dir": folder, "env_vars": SETTINGS},
+                    submission_id=identity,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": SETTINGS | {JOB_VARIABLE: identity},
+                    },
                     metadata=submission.to_metadata(),
                 )
 
     def resume(self, run: str, *, script: Path) -> str:
-        """Submit again what a run's latest job was to do; returns the new job's id.
+        """Submit again what a job was to do; returns the new job's id.
+
+        Args:
+            run: the job's id, or the run's name, whose latest job is meant.
+            script: the command line, run_cluster.py.
 
         Raises:
             UserError: as of `submit`; or the cluster knows no such job.
@@ -191,14 +210,43 @@ class Jobs:
             return log
 
     def follow(self, identity: str, *, show: Callable[[str], object]) -> None:
-        """Pass on what a job prints, from its beginning, until it ends."""
+        """Pass on what a job prints, from its beginning, until it ends.
 
-        async def tail() -> None:
-            async for text in self._client.tail_job_logs(identity):
-                show(text)
+        Raises:
+            UserError: the log ends and the job has not ended, or the cluster does not answer.
+        """
+        texts = self._client.tail_job_logs(identity)
 
-        with self._errors():
-            asyncio.run(tail())
+        async def following() -> str | None:
+            return await anext(texts, None)
+
+        problem = None
+        with asyncio.Runner() as runner:
+            while True:
+                try:
+                    text = runner.run(following())
+                except (aiohttp.ClientError, OSError, RuntimeError) as error:
+                    problem = (str(error).splitlines() or [type(error).__name__])[0]
+                    break
+                if text is None:
+                    break
+                show(text)  # whose own errors are none of the cluster's
+        # Ray ends the log in the same way when the cluster is stopped.
+        again = f"`logs -f {identity}` shows it again"
+        try:
+            _check_url_answers(self.url, here=self.here)
+            job = next((job for job in self._ours() if job.id == identity), None)
+        except UserError:
+            raise UserError(
+                f"{identity}: its log has ended, and the cluster at {self.url} does not answer any "
+                f"more; once it does, {again}"
+            ) from None
+        state = job.state if job else "unknown to the cluster"
+        if problem is not None or job is None or not job.is_over:
+            because = "" if problem is None else f" ({problem})"
+            raise UserError(
+                f"{identity}: its log has ended{because}, and the job is {state}; {again}"
+            )
 
     def stop(self, identity: str) -> bool:
         """Stop a job and wait until it has ended; returns whether there was anything to stop."""
@@ -276,23 +324,43 @@ def _resolve(address: str | None) -> tuple[str, bool]:
         if given is None:
             return _TUNNEL, False
         _no_cluster(found, str(error))
-    from ray.dashboard.utils import ray_address_to_api_server_url
-
     try:
-        url: str = ray_address_to_api_server_url(found)
-        return url, True
+        dashboard = _dashboard(found)
     except Exception as error:  # what there is to be raised, Ray does not say
         _no_cluster(found, str(error))
+    if dashboard is None:
+        _no_dashboard(found, "it has told no address")
+    return f"http://{dashboard}", True
 
 
-def _check_url_answers(url: str) -> None:
+def _dashboard(address: str) -> str | None:
+    """HOST:PORT of a cluster's dashboard, which is there when `ray start` returns, or never."""
+    client = GcsClient(address=canonicalize_bootstrap_address_or_die(address))
+    give_up = time.monotonic() + _DASHBOARD_WITHIN_S
+    while True:
+        found = client.internal_kv_get(DASHBOARD_ADDRESS.encode(), KV_NAMESPACE_DASHBOARD)
+        if found or time.monotonic() > give_up:
+            return found and str(found, "utf-8")
+        time.sleep(0.2)
+
+
+def _check_url_answers(url: str, *, here: bool) -> None:
+    refuse = _no_dashboard if here else _no_cluster
     # Ray's own requests have no time limit, and a tunnel that was stopped takes connections.
     try:
         requests.get(f"{url}/api/version", timeout=_ANSWERS_WITHIN_S, allow_redirects=False)
     except requests.Timeout:
-        _no_cluster(url, f"nothing was said in {_ANSWERS_WITHIN_S:g} s")
+        refuse(url, f"nothing was said in {_ANSWERS_WITHIN_S:g} s")
     except requests.RequestException as error:
-        _no_cluster(url, type(error).__name__)
+        refuse(url, type(error).__name__)
+
+
+def _no_dashboard(address: str, problem: str) -> NoReturn:
+    raise UserError(
+        f"--address {address}: the Ray of this machine has no dashboard that answers ({problem}); "
+        "was its port, 8265, taken when it started, as by a run without --address? Once that has "
+        "ended: `ray stop`, then `ray start --head` again"
+    ) from None
 
 
 def _no_cluster(address: str, problem: str) -> NoReturn:
@@ -302,6 +370,15 @@ def _no_cluster(address: str, problem: str) -> NoReturn:
         "or `ray up cluster.yaml`, whose dashboard `ray dashboard cluster.yaml </dev/null &` "
         f"brings to {_TUNNEL} (without </dev/null, ssh is stopped in the background)"
     ) from None
+
+
+def _one_line(message: str) -> str:
+    """A message's beginning, which says what happened, and its end, which says why."""
+    line = " ".join(message.split())
+    if len(line) <= _MESSAGE_CHARS:
+        return line
+    begin = line[:_MESSAGE_BEGINS] + " ... "
+    return begin + line[len(begin) - _MESSAGE_CHARS :]
 
 
 def _identity(name: str) -> str:
@@ -317,7 +394,7 @@ def _job(details: JobDetails) -> SubmittedJob | None:
         id=details.submission_id,
         submission=submission,
         state=JobStatus(details.status).value.lower(),
-        message=" ".join((details.message or "").split()),
+        message=(details.message or "").strip(),
         line=None,
         started=None if details.start_time is None else details.start_time / 1000,
         ended=None if details.end_time is None else details.end_time / 1000,

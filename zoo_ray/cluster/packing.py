@@ -18,6 +18,9 @@ from zoo_ray.config import BenchmarkConfig
 from zoo_ray.errors import UserError
 from zoo_ray.own_code import is_installed, is_own
 
+OWN_KEYS = ("recipe.network", "zoo.weights")
+"""Keys of a run's configuration that may name a user's own code."""
+
 _CONFIG = "config.yaml"
 
 
@@ -121,21 +124,34 @@ def pack(submission: Submission, folder: Path, *, script: Path) -> None:
         yaml.safe_dump(dict(submission.config), allow_unicode=True, sort_keys=False),
         encoding="utf-8",
     )
-    for module in sorted({name.partition(".")[0] for name in submission.own if is_own(name)}):
-        for path in _own_modules(module):
+    modules = {name.partition(".")[0]: name for name in submission.own if is_own(name)}
+    for module, name in sorted(modules.items()):
+        for path in _own_modules(module, shown=f"{_key_of(name, submission)} = {name}"):
             if path.is_dir():
                 _copy_sources(path, folder / path.name)
             else:
                 shutil.copy(path, folder)
 
 
-def _own_modules(name: str) -> Iterator[Path]:
+def _key_of(name: str, submission: Submission) -> str:
+    """Which key of a command's configuration, space or options names a user's own code."""
+    config = submission.config
+    run, space = config.get("base", config), config.get("space", {})
+    for key in OWN_KEYS:
+        section, _, last = key.partition(".")
+        names = [run.get(section, {}).get(last), *(space.get(key, {}).get("choice") or [])]
+        if name in names or f"{key}={name}" in submission.options:
+            return key
+    return " or ".join(OWN_KEYS)
+
+
+def _own_modules(name: str, *, shown: str) -> Iterator[Path]:
     """The file, or folder, of a module that is not installed; nothing for one that is."""
     found = importlib.util.find_spec(name)
     if found is None:
         raise UserError(
-            f"recipe.network or zoo.weights = {name}...: there is no module {name} in the working "
-            "directory or elsewhere on Python's path"
+            f"{shown}: there is no module {name} in the working directory or elsewhere on Python's "
+            f"path; give the command in the folder that holds {name}.py"
         )
     origin = [found.origin] if found.origin and found.has_location else []
     paths = [Path(path) for path in found.submodule_search_locations or origin]

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from zoo_ray.cluster.jobs import SubmittedJob
 
+_EXCERPT_LINES = 5
 _COLOURS = {"failed": "red", "succeeded": "green", "running": "bold"}
 
 
@@ -45,7 +46,7 @@ def job_text(job: SubmittedJob) -> str:
         ("job", job.id),
         ("run", f"{submission.name} ({submission.command})"),
         ("store", submission.store),
-        ("state", f"{job.state}: {job.message}" if job.message else job.state),
+        ("state", _state(job)),
         ("started", None if job.started is None else f"{_utc(job.started)} UTC"),
         ("took" if job.is_over else "for", took and str(timedelta(seconds=round(took)))),
         ("done", line and line.done),
@@ -53,6 +54,13 @@ def job_text(job: SubmittedJob) -> str:
         ("time left", None if job.is_over else line and line.left),
     ]
     return "\n".join(f"{escape(key):10} {escape(value)}" for key, value in rows if value)
+
+
+def _state(job: SubmittedJob) -> str:
+    """Its state and why, the end of an excerpt of its log on lines of their own."""
+    lines = [line.rstrip() for line in job.message.splitlines() if line.strip()]
+    first = ": ".join([job.state, *lines[:1]])
+    return "\n           ".join([first, *lines[1:][-_EXCERPT_LINES:]])
 
 
 def _utc(seconds: float) -> str:
