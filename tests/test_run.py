@@ -16,6 +16,7 @@ from zoo_ray.members.hardware import resolve_precision
 from zoo_ray.plan import plan_run
 from zoo_ray.run import grow, prepare, record_run
 from zoo_ray.store import Store
+from zoo_ray.stored import StoredRun
 from zoo_ray.zoo.metrics import metrics
 
 KEYS = [
@@ -193,6 +194,13 @@ def test_precision_once_resolved_is_kept_from_the_record(run_config):
     assert Store(resumed.store).read_run("elsewhere").recipe["precision"] == other
     message = refusal(run_config(benchmark=benchmark, recipe={"precision": here}), name="elsewhere")
     assert "recipe.precision" in message
+
+
+def test_a_run_that_is_removed_while_it_grows_is_recorded_in_the_end(run_config):
+    store = Store(run_config().store)
+    grow(run_config(), name="r", on_progress=lambda _: store.remove("runs/r"))
+    assert StoredRun(store, "r").grown
+    assert grow(run_config(), name="r").fitted == 0
 
 
 def test_a_run_without_its_record_is_written_again(run_config):

@@ -335,7 +335,7 @@ def grow_all(
             if zoo.run not in recorded:
                 replay(zoo.growth, store, tally=tally)
                 if zoo.growth.finished:
-                    write_results(zoo.growth, store, name=zoo.run)
+                    write_results(zoo.plan, zoo.growth, store, name=zoo.run)
                     recorded.add(zoo.run)
 
         for zoo in everyone:

@@ -171,7 +171,7 @@ def grow(
         if growth.problem:
             raise UserError(growth.problem)
     figure = f"{store.shown}/{run_folder(name)}/report/accuracy.png"
-    if write_results(growth, store, name=name):
+    if write_results(plan, growth, store, name=name):
         from zoo_ray.report.drawings import accuracy_drawing  # imports matplotlib
 
         drawing = accuracy_drawing(growth.accuracy(), [task.name for task in growth.tasks])
@@ -389,8 +389,9 @@ def another_name(name: str, store: str) -> str:
     return f"give another --name, or remove what has this one: {remove}"
 
 
-def write_results(growth: Growth, store: Store, *, name: str) -> bool:
+def write_results(plan: Plan, growth: Growth, store: Store, *, name: str) -> bool:
     """Record a grown zoo; returns whether no other command grows it on."""
+    record_run(store, plan, store.read_run(name), name=name)  # it may have been removed since
     write_run_tables(growth, store, name=name)
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
