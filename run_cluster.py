@@ -88,51 +88,48 @@ def _run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return 2
 
 
-class _Stdout:
-    """A stream that keeps the error of a write, lest it be taken for another file's."""
+class _Stream:
+    """A stream whose failures to write are guarded."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.failure: OSError | None = None
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with self._keeping_failure():
-            return self._stream.write(text)
+        with self._guarded():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        with self._keeping_failure():
+        with self._guarded():
             self._stream.flush()
 
+    def _guarded(self) -> contextlib.AbstractContextManager[object]:
+        raise NotImplementedError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Stdout(_Stream):
+    """A stream that keeps the error of a write, lest it be taken for another file's."""
+
+    failure: OSError | None = None
+
     @contextlib.contextmanager
-    def _keeping_failure(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.failure = error
             raise
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
-
-class _Stderr:
+class _Stderr(_Stream):
     """A stream whose failures nobody hears of: a full disk, or a reader who has had enough, should
     not end hours of work that only wanted to tell how far it is."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with contextlib.suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    def _guarded(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.suppress(OSError)
 
 
 def _discard_stdout() -> None:
@@ -731,15 +728,15 @@ def _parser() -> argparse.ArgumentParser:
         nargs=argparse.REMAINDER,
         help=f"{', '.join(_JOBS)}, with their options",
     )
+    submitted = {
+        "metavar": "RUN",
+        "help": "a run, of which the latest job is meant, or a job's id",
+    }
     resumer = command(resume, cluster, help="submit again what a run's latest job was to do")
-    resumer.add_argument(
-        "run", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
-    )
+    resumer.add_argument("run", **submitted)
     command(jobs, cluster, help="list the jobs of a cluster")
     job = argparse.ArgumentParser(add_help=False, parents=[cluster])
-    job.add_argument(
-        "job", metavar="RUN", help="a run, of which the latest job is meant, or a job's id"
-    )
+    job.add_argument("job", **submitted)
     command(status, job, help="show how a job is")
     logger = command(
         logs,

@@ -391,10 +391,10 @@ def another_name(name: str, store: str) -> str:
 
 def write_results(plan: Plan, growth: Growth, store: Store, *, name: str) -> bool:
     """Record a grown zoo; returns whether no other command grows it on."""
-    record_run(store, plan, store.read_run(name), name=name)  # it may have been removed since
     write_run_tables(growth, store, name=name)
     record = store.read_run(name)
     if record is not None and len(record.tasks) > len(growth.tasks):
         return False
+    record_run(store, plan, record, name=name)  # it may have been removed since
     store.clear_wanted(run_folder(name))
     return True
