@@ -3,12 +3,11 @@
     python bench/gpu.py --json                            # made-up images: torch and numpy suffice
     python bench/gpu.py --only zoo --dataset parquet:PATH # CIFAR-10, with the project's packages
 
-Sections (`--only`): `roofline` (what copies and matrix products reach here), `convolutions` (one by
-one, results and gradients, as cuDNN makes them and as we do), `kernels` (in which of them a step
-spends its time, and the GPU's clocks meanwhile), `steps` (milliseconds of a step, interleaved,
-medians of `--repeats`), `together` (steps per second of several members at once, in threads
-of one process and in processes), `exact` (whether graphs, steps without graphs and members beside
-others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo` contenders on
+Sections (`--only`): `roofline` (what copies and matrix products reach here), `kernels` (in which of
+them a step spends its time, and the GPU's clocks meanwhile), `steps` (milliseconds of a step,
+interleaved, medians of `--repeats`), `together` (steps per second of several members at once, in
+threads of one process and in processes), `exact` (whether graphs, steps without graphs and members
+beside others have the same bits), `memory` (predicted and taken), `zoo` (`--zoo` contenders on
 Split-CIFAR10, all seeds at once).
 """
 
@@ -38,18 +37,18 @@ from torch.nn import functional
 from zoo_ray.members import fit as fit_module
 from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, normalise
 from zoo_ray.members.fit import fit
-from zoo_ray.members.graphs import GraphedSteps
+from zoo_ray.members.graphs import STEPS_AT_ONCE, GraphedSteps
 from zoo_ray.members.memory import needed_memory
 from zoo_ray.members.predict import torch_settings
 from zoo_ray.members.spec import MemberSpec, Recipe, TaskShare
-from zoo_ray.members.training import BATCHES_AT_ONCE, Training, TrainingSet
-from zoo_ray.networks import build_network, convolution, on_gpu
+from zoo_ray.members.training import Training, TrainingSet
+from zoo_ray.networks import build_network, on_gpu
 from zoo_ray.networks.heads import MultiHead
 from zoo_ray.rules import Rules
 from zoo_ray.task import Part, Task
 from zoo_ray.zoo.growth import Growth, Wanted
 
-SECTIONS = ("roofline", "convolutions", "kernels", "steps", "together", "exact", "memory", "zoo")
+SECTIONS = ("roofline", "kernels", "steps", "together", "exact", "memory", "zoo")
 NETWORKS = ("small_conv", "wrn16_4")
 BATCHES = (16, 128)
 # Each row has the tricks of those before it, too.
@@ -62,13 +61,12 @@ TRICKS = {
     "fused": "+ fused SGD",
     "ours_eager": "our steps, one by one",
     "graphs": "+ CUDA graphs",
-    "kernels": "+ norm, pooling and ReLU as kernels of ours",
-    "ours": "+ weights' gradients of convolutions in parts",
+    "ours": "+ norm, pooling and ReLU as kernels of ours",
     "free": "the same, but not these, if bits need not come again",
 }
 TOGETHER = (1, 2, 4, 8, 16)
 DEVICE = "cuda"
-usual_kernels, usual_parts = on_gpu.kernels, convolution.has_parts
+usual_kernels = on_gpu.kernels
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,66 +127,6 @@ def _timed(work: Callable[[], object], *, times: int) -> float:
 # ---- steps
 
 
-def convolutions(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Microseconds on the GPU, by convolution at batch 16 in bfloat16: of its result and gradients
-    as cuDNN makes them, deterministic and free to choose, and of its weight's gradient in parts."""
-    table = {}
-    for network in arguments.networks:
-        net = build_network(network, image_shape=(32, 32, 3), classes=[2])
-        found: dict[str, tuple[torch.nn.Conv2d, torch.Size]] = {}
-        for module in net.modules():
-            if isinstance(module, torch.nn.Conv2d):
-                module.register_forward_pre_hook(partial(_note_convolution, found))
-        net.trunk(torch.randn(16, 3, 32, 32))
-        table |= {
-            f"{network} {key}": _convolution_us(conv, shape) for key, (conv, shape) in found.items()
-        }
-    return table
-
-
-def _note_convolution(
-    found: dict[str, tuple[torch.nn.Conv2d, torch.Size]],
-    conv: torch.nn.Conv2d,
-    given: tuple[torch.Tensor],
-) -> None:
-    _, inputs, height, width = given[0].shape
-    key = f"{inputs} x {height} x {width} to {conv.out_channels}, {conv.kernel_size[0]} wide"
-    found[key + (" by 2" if conv.stride[0] == 2 else "")] = conv, given[0].shape
-
-
-def _convolution_us(conv: torch.nn.Conv2d, shape: torch.Size) -> dict[str, float]:
-    last = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
-    x, weight = torch.randn(shape).to(DEVICE, **last), conv.weight.detach().to(DEVICE, **last)
-    where = {"stride": conv.stride[0], "padding": conv.padding[0]}
-    grad = torch.randn_like(functional.conv2d(x, weight, **where))
-    both = [where["stride"]] * 2, [where["padding"]] * 2, [1, 1], False, [0, 0], 1
-    back = partial(torch.ops.aten.convolution_backward, grad, x, weight, None, *both)
-    work = {
-        "result": partial(functional.conv2d, x, weight, **where),
-        "input's gradient": lambda: back((True, False, False)),
-        "weight's gradient": lambda: back((False, True, False)),
-    }
-    parts = partial(convolution.weight_gradient, x, grad, weight, **where)
-    with torch_settings(threads=1):
-        found = {name: _graphed_us(one) for name, one in work.items()}
-        found["weight's gradient in parts"] = _graphed_us(parts)
-        torch.use_deterministic_algorithms(False)
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        found |= {f"{name}, free": _graphed_us(one) for name, one in work.items()}
-    return found
-
-
-def _graphed_us(work: Callable[[], object], times: int = 20) -> float:
-    """Of one of so many in a graph: without what a launch costs the host."""
-    with torch.cuda.stream(torch.cuda.Stream()):
-        work()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-            for _ in range(times):
-                work()
-        return round(1e6 * _timed(graph.replay, times=10) / times, 1)
-
-
 def kernels(arguments: argparse.Namespace) -> dict[str, dict]:
     """For each network at batch 16: kernels of a step, microseconds of each, and the GPU's clocks
     while it takes steps."""
@@ -198,24 +136,22 @@ def kernels(arguments: argparse.Namespace) -> dict[str, dict]:
     for network in arguments.networks:
         with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
             taking = _our_steps(network, 16, capture=True)
-            for _ in range(300):
-                next(taking)
+            _take(taking, 300)
             asked = "--query-gpu=clocks.sm,clocks.mem,pstate", "--format=csv,noheader"
             smi = subprocess.Popen(["nvidia-smi", *asked], stdout=subprocess.PIPE, text=True)
             while smi.poll() is None:
                 next(taking)
             torch.cuda.synchronize()
             with profile(activities=[ProfilerActivity.CUDA]) as profiled:
-                for _ in range(BATCHES_AT_ONCE):
-                    next(taking)
+                steps = _take(taking, 10 * STEPS_AT_ONCE)
                 torch.cuda.synchronize()
         events = [event for event in profiled.key_averages() if event.self_device_time_total]
         events.sort(key=lambda event: -event.self_device_time_total)
         table[network] = {
             "clocks": smi.stdout.read().strip(),
-            "kernels_per_step": sum(event.count for event in events) / BATCHES_AT_ONCE,
+            "kernels_per_step": sum(event.count for event in events) / steps,
             "us_per_step": {
-                event.key[:80]: round(event.self_device_time_total / BATCHES_AT_ONCE, 2)
+                event.key[:80]: round(event.self_device_time_total / steps, 2)
                 for event in events[:30]
             },
         }
@@ -239,9 +175,8 @@ def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _step_s(row: str, network: str, batch: int) -> float:
-    is_ours = row in ("ours_eager", "graphs", "kernels", "ours", "free")
-    on_gpu.kernels = usual_kernels if row in ("kernels", "ours", "free") else lambda _: None
-    convolution.has_parts = usual_parts if row == "ours" else lambda _: False
+    is_ours = row in ("ours_eager", "graphs", "ours", "free")
+    on_gpu.kernels = usual_kernels if row in ("ours", "free") else lambda _: None
     if is_ours:
         taking = _our_steps(network, batch, capture=row != "ours_eager")
         count = 60 if row == "ours_eager" else 1000
@@ -252,16 +187,22 @@ def _step_s(row: str, network: str, batch: int) -> float:
         if row == "free":  # until the settings are put back
             torch.use_deterministic_algorithms(False)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        for _ in range(30):
-            next(taking)
+        _take(taking, 30)
         torch.cuda.synchronize()
         started = time.perf_counter()
-        for _ in range(count):
-            next(taking)
+        taken = _take(taking, count)
         torch.cuda.synchronize()
         took_s = time.perf_counter() - started
-    on_gpu.kernels, convolution.has_parts = usual_kernels, usual_parts
-    return took_s / count
+    on_gpu.kernels = usual_kernels
+    return took_s / taken
+
+
+def _take(taking: Iterator[int], steps: int) -> int:
+    """Take so many steps, or a few more; how many."""
+    taken = 0
+    while taken < steps:
+        taken += next(taking)
+    return taken
 
 
 @cache
@@ -302,6 +243,7 @@ def _network(spec: MemberSpec, tasks: Sequence[Task]) -> MultiHead:
 
 
 def _our_steps(network: str, batch: int, *, capture: bool, seed: int = 0) -> Iterator[int]:
+    """Takes steps; how many, each time."""
     tasks = _tasks()
     spec = _spec(tasks, network, batch, epochs=10_000, seed=seed)
     net = _network(spec, tasks).to(DEVICE).to(memory_format=torch.channels_last).train()
@@ -309,13 +251,14 @@ def _our_steps(network: str, batch: int, *, capture: bool, seed: int = 0) -> Ite
     data = TrainingSet(net, spec, tasks)
     taken = GraphedSteps(training, data, capture=capture)
     for epoch in range(10_000):
+        before = 0
         for done in taken.epoch(epoch=epoch, first=0):
-            training.step += 1
-            yield done
+            yield done - before
+            before = done
         training.end_epoch(training.loss_sum.item())
 
 
-def _plain_steps(row: str, network: str, batch: int) -> Iterator[None]:
+def _plain_steps(row: str, network: str, batch: int) -> Iterator[int]:
     """A loop as one writes it, with the tricks up to a row."""
     has = {trick: list(TRICKS).index(trick) <= list(TRICKS).index(row) for trick in TRICKS}
     tasks = _tasks()
@@ -361,7 +304,7 @@ def _plain_steps(row: str, network: str, batch: int) -> Iterator[None]:
         else:
             loss.item()
             (logits.argmax(dim=1) == batch_targets).sum().item()
-        yield
+        yield 1
 
 
 def _by_head(net: MultiHead, features: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
@@ -385,7 +328,7 @@ def together(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, flo
             rates = {str(count): _in_threads(network, batch, count) for count in TOGETHER}
             print(network, batch, rates, file=sys.stderr)
             if batch == 16:
-                rates |= {f"{count} processes": _in_processes(network, count) for count in (1, 4)}
+                rates |= {f"{count} processes": _in_processes(network, count) for count in (4,)}
             one = rates["1"]
             table[f"{network} {batch}"] = {
                 key: {"steps_per_s": round(rate), "times": round(rate / one, 2)}
@@ -402,15 +345,13 @@ def _in_threads(network: str, batch: int, count: int, seconds: float = 1.5) -> f
     def work(number: int) -> None:
         with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
             taking = _our_steps(network, batch, capture=True, seed=number)
-            for _ in range(60):
-                next(taking)
+            _take(taking, 60)
             torch.cuda.current_stream().synchronize()
             ready.wait()
             while not over.is_set():
-                for _ in range(50):
-                    next(taking)
+                steps = _take(taking, 50)
                 torch.cuda.current_stream().synchronize()
-                taken[number] += 50
+                taken[number] += steps
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -428,16 +369,14 @@ def _steady(network: str, batch: int, until: float) -> float:
     """Steps per second of one member, measured up to a time of the clock."""
     with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
         taking = _our_steps(network, batch, capture=True)
-        for _ in range(60):
-            next(taking)
+        _take(taking, 60)
         torch.cuda.synchronize()
         time.sleep(max(0.0, until - 2.0 - time.time()))  # all begin together
         started, taken = time.perf_counter(), 0
         while time.time() < until:
-            for _ in range(50):
-                next(taking)
+            steps = _take(taking, 50)
             torch.cuda.synchronize()
-            taken += 50
+            taken += steps
         return taken / (time.perf_counter() - started)
 
 
@@ -454,8 +393,7 @@ def _in_processes(network: str, count: int) -> float:
 def exact(_: argparse.Namespace) -> dict[str, dict]:
     """Whether a member has the same bits again, without graphs, cut short, and beside others."""
     tasks = [_made_up(1_500, 10), _made_up(1_000, 11)]
-    found = {"kernels": _kernels_error(), "parts": _parts_error()}
-    print(found, file=sys.stderr)
+    found = {"kernels": _kernels_error()}
     cases = [*((network, "bfloat16") for network in NETWORKS), ("small_conv", "float32")]
     for network, precision in cases:
         specs = []
@@ -518,18 +456,6 @@ def _kernels_error() -> dict[str, float]:
     return errors
 
 
-def _parts_error() -> float:
-    """How far a weight's gradient in parts is from cuDNN's, both of bfloat16."""
-    torch.manual_seed(0)
-    last = {"dtype": torch.bfloat16, "memory_format": torch.channels_last}
-    shapes = (16, 3, 32, 32), (80, 3, 3, 3), (16, 80, 30, 30)
-    x, weight, grad = (torch.randn(shape).to(DEVICE, **last) for shape in shapes)
-    ours = convolution.weight_gradient(x, grad, weight, stride=1, padding=0)
-    rest = [1, 1], [0, 0], [1, 1], False, [0, 0], 1, (False, True, False)
-    usual = torch.ops.aten.convolution_backward(grad, x, weight, None, *rest)[1]
-    return ((ours.float() - usual.float()).norm() / usual.float().norm()).item()
-
-
 def _bits(spec: MemberSpec, tasks: Sequence[Task], *, cut: bool = False) -> str:
     resume = None
     if cut:
@@ -538,7 +464,7 @@ def _bits(spec: MemberSpec, tasks: Sequence[Task], *, cut: bool = False) -> str:
             spec=spec,
             tasks=tasks,
             device=DEVICE,
-            checkpoint_s=0.05,
+            checkpoint_s=0,
             on_checkpoint=checkpoints.append,
         )
         resume = checkpoints[len(checkpoints) // 2]
@@ -627,7 +553,8 @@ def _grow(growths: Sequence[Growth], tasks: Sequence[Task], *, together: int) ->
     samples = []
     with ThreadPoolExecutor(together) as pool:
         while any(not growth.finished for growth in growths):
-            for wanted in _wanted(growths, fitted):
+            # The longest first, lest they are alone at the end.
+            for wanted in sorted(_wanted(growths, fitted), key=lambda one: -one.samples):
                 if wanted.spec.digest not in running.values():
                     chosen = [tasks[position] for position in wanted.tasks]
                     future = pool.submit(fit, spec=wanted.spec, tasks=chosen, device=DEVICE)

@@ -103,6 +103,7 @@ def disturbed_torch():
     torch.set_float32_matmul_precision("medium")
     torch.set_default_dtype(torch.float64)
     torch._C._set_mkldnn_enabled(False)
+    torch.backends.cudnn.enabled = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(123)
     torch.rand(77)
@@ -112,6 +113,7 @@ def disturbed_torch():
     torch.set_float32_matmul_precision(before[1])
     torch.set_default_dtype(torch.float32)
     torch._C._set_mkldnn_enabled(True)
+    torch.backends.cudnn.enabled = True
     torch.use_deterministic_algorithms(False)
 
 
@@ -124,6 +126,7 @@ def torch_state():
         "matmul": torch.get_float32_matmul_precision(),
         "dtype": torch.get_default_dtype(),
         "mkldnn": torch.backends.mkldnn.enabled,
+        "cudnn": torch.backends.cudnn.enabled,
         "generator": torch.get_rng_state().tolist(),
         "grad": torch.is_grad_enabled(),
         "numpy": np.random.get_state()[1].tolist(),
@@ -136,6 +139,14 @@ def test_what_the_process_has_set_changes_no_bit_and_is_left_as_it_was(grey_memb
     member = fit(spec=GREY_SPEC, tasks=GREY)
     assert torch_state() == before
     assert bits(member) == bits(grey_member)
+
+
+@pytest.mark.usefixtures("disturbed_torch")
+def test_a_fit_has_the_libraries_that_make_convolutions_fast():
+    with torch_settings(threads=1):
+        assert torch.backends.mkldnn.enabled
+        assert torch.backends.cudnn.enabled  # which torch's own switch turns off unless told
+        assert torch.backends.cudnn.deterministic
 
 
 @pytest.mark.usefixtures("disturbed_torch")

@@ -1,9 +1,10 @@
-"""Training on a GPU as CUDA graphs: a launch a step, where eager code takes a hundred.
+"""Training on a GPU as CUDA graphs: one launch for several steps, where eager code takes a hundred
+for each.
 
-All that a step reads lies on the device, in tensors that stay: the samples, an epoch's choices, and
-a counter of its steps, which each step counts up. A step is first taken as it is, which readies
-the libraries; then it is captured, and replayed ever after. The kernels are those of steps taken
-one by one, and so are the bits.
+All that the steps read lies on the device, in tensors that stay: the samples, an epoch's choices,
+and a counter of its chunks of steps, which each chunk counts up. A chunk is first learnt as it is,
+which readies the libraries; then it is captured, and replayed ever after. The kernels are those of
+steps taken one by one, and so are the bits.
 """
 
 import contextlib
@@ -11,19 +12,22 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
+from itertools import islice
 from typing import Any
 
 import torch
 
-from zoo_ray.members.augment import PAD, Shifts, crop_and_flip, normalise
-from zoo_ray.members.predict import input_dtype, is_random
-from zoo_ray.members.training import BATCHES_AT_ONCE, Batch, Training, TrainingSet, learning_rate
+from zoo_ray.members.augment import Shifts
+from zoo_ray.members.predict import is_random
+from zoo_ray.members.training import Choices, Training, TrainingSet, learning_rate
 
 log = logging.getLogger("zoo_ray")
 
 CAPTURING = threading.Lock()
 """Held while a graph is captured, when no thread may give memory back to the device."""
 
+STEPS_AT_ONCE = 8
+"""Of a chunk: more save launches and cost the time that it takes to capture them."""
 _COLUMNS = 6  # of a sample's choices: its row, top, left, flip, head, target
 
 
@@ -43,47 +47,44 @@ class GraphedSteps:
     """
 
     def __init__(self, training: Training, data: TrainingSet, *, capture: bool = True) -> None:
-        spec = training.spec
-        self._training, self._data, self._spec = training, data, spec
-        device, batch = training.device, spec.recipe.batch
-        height, width, channels = data.images.shape[1:]
-        if spec.recipe.crop:
-            height, width = height - 2 * PAD, width - 2 * PAD
-        chunks = -(-data.steps // BATCHES_AT_ONCE)
+        self._training, self._data, self._spec = training, data, training.spec
+        device = training.device
+        at_once = STEPS_AT_ONCE * self._spec.recipe.batch
+        self._chunks = [min(at_once, len(data) - n) for n in range(0, len(data), at_once)]
+        """How many samples each has."""
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
-        self._lrs = torch.zeros(data.steps, device=device)
-        shape = (chunks, _COLUMNS, BATCHES_AT_ONCE * batch)
+        self._lrs = torch.zeros((len(self._chunks), STEPS_AT_ONCE), device=device)
+        shape = (len(self._chunks), _COLUMNS, at_once)
         self._choices = torch.zeros(shape, dtype=torch.int64, device=device)
-        # Of the chunk of batches that is being learnt.
-        images = (BATCHES_AT_ONCE, batch, height, width, channels)
-        self._images = torch.zeros(images, dtype=input_dtype(spec), device=device)
-        labels = (BATCHES_AT_ONCE, 2, batch)
-        self._labels = torch.zeros(labels, dtype=torch.int64, device=device)
         # They replay one after the other, so they may share their memory.
         pool = torch.cuda.graph_pool_handle() if capture else None
-        self._prepare = _Replayed(pool)
-        last = len(data) - (data.steps - 1) * batch
-        self._steps = {size: _Replayed(pool) for size in {batch, last}}
-        self._sizes = [batch] * (data.steps - 1) + [last]
+        self._learnt = {samples: _Replayed(pool) for samples in set(self._chunks)}
         self._next: torch.Tensor | None = None
 
     def epoch(self, *, epoch: int, first: int) -> Iterator[int]:
-        """Train for an epoch, from step `first` of it on; after each step, how many are done."""
+        """Train for an epoch, from step `first` of it on; after each chunk, how many steps are
+        done."""
         steps = self._data.steps
         self._choices.copy_(self._choose(epoch) if self._next is None else self._next)
         counted = range(epoch * steps, (epoch + 1) * steps)
-        lrs = [learning_rate(self._spec, step=step, steps=steps) for step in counted]
-        self._lrs.copy_(torch.tensor(lrs))
-        self._at.fill_(first)
-        for step in range(first, steps):
-            if step == first or step % BATCHES_AT_ONCE == 0:
-                self._prepare(self._make_batches)
-            size = self._sizes[step]
-            self._steps[size](partial(self._learn, size))
-            if step + 1 == steps and epoch + 1 < self._spec.recipe.epochs:
+        lrs = torch.zeros(self._lrs.shape)
+        lrs.view(-1)[:steps] = torch.tensor(
+            [learning_rate(self._spec, step=step, steps=steps) for step in counted]
+        )
+        self._lrs.copy_(lrs)
+        begun, skipped = divmod(first, STEPS_AT_ONCE)
+        self._at.fill_(begun)
+        for chunk, samples in islice(enumerate(self._chunks), begun, None):
+            if skipped:  # of a fit that was cut short elsewhere
+                self._learn(samples, skipped)
+                skipped = 0
+            else:
+                self._learnt[samples](partial(self._learn, samples))
+            done = min(steps, (chunk + 1) * STEPS_AT_ONCE)
+            if done == steps and epoch + 1 < self._spec.recipe.epochs:
                 # While the device is still at it.
                 self._next = self._choose(epoch + 1)
-            yield step + 1
+            yield done
 
     def _choose(self, epoch: int) -> torch.Tensor:
         """The choices of an epoch, as `_choices`; what is left of the last chunk is of no use."""
@@ -94,23 +95,14 @@ class GraphedSteps:
             column[: len(values)] = values
         return choices.view(columns, chunks, at_once).transpose(0, 1).contiguous()
 
-    def _make_batches(self) -> None:
-        chunk = self._choices.index_select(0, self._at // BATCHES_AT_ONCE)[0]
-        rows, top, left, flip = chunk[:4]
-        if self._spec.recipe.crop:
-            images = crop_and_flip(self._data.images, rows, Shifts(top, left, flip.bool()))
-        else:
-            images = self._data.images[rows]
-        normalised = normalise(images, self._images.dtype).permute(0, 2, 3, 1)
-        self._images.copy_(normalised.view_as(self._images))
-        self._labels.copy_(chunk[4:].view(2, BATCHES_AT_ONCE, -1).transpose(0, 1))
-
-    def _learn(self, size: int) -> None:
-        slot = self._at % BATCHES_AT_ONCE
-        images = self._images.index_select(0, slot)[0, :size].permute(0, 3, 1, 2)
-        heads, targets = self._labels.index_select(0, slot)[0, :, :size]
-        lr = self._lrs.index_select(0, self._at)
-        self._training.learn(Batch(images, heads, targets), lr=lr)
+    def _learn(self, samples: int, skipped: int = 0) -> None:
+        """Learn a chunk of so many samples, but for the first of its steps, that are skipped."""
+        chunk = self._choices.index_select(0, self._at)[0, :, :samples]
+        rows, top, left, flip, heads, targets = chunk
+        chosen = Choices(rows, Shifts(top, left, flip.bool()), heads, targets)
+        lrs = self._lrs.index_select(0, self._at)[0]
+        for step, batch in islice(enumerate(self._data.cut(chosen)), skipped, None):
+            self._training.learn(batch, lr=lrs[step : step + 1])
         self._at += 1
 
 

@@ -14,16 +14,16 @@ from zoo_ray.members.augment import PAD
 from zoo_ray.members.member import OutOfMemory
 from zoo_ray.members.predict import PREDICTION_BATCH, WAIT_S, own_generators
 from zoo_ray.members.spec import MemberSpec
+from zoo_ray.members.training import BATCHES_AT_ONCE
 from zoo_ray.networks import build_network
-from zoo_ray.networks.convolution import PARTS
 from zoo_ray.task import Task
 
 # cuBLAS's workspaces, of the thread that fits and of the one that goes backward, and cuDNN's.
 _LIBRARIES = 192 << 20
 # Memory is taken in blocks, so what is free is not all of use.
 _USABLE = 0.9
-# The windows of a 3x3 convolution are nine of its input; beside them its input and its gradients.
-_AT_WORK = 12
+# A byte of an image, while batches are made: cropped, flipped, whichever, in float32, in bfloat16.
+_IN_THE_MAKING = 9
 _CHOICES_BYTES = 2 * 6 * 8  # of a sample, in the epoch that is learnt and in the next one
 # A larger image is counted by its pixels: to try it would take a processor minutes. A much smaller
 # one is nothing to the small network.
@@ -87,14 +87,14 @@ def needed_memory(
         share.samples(task.train.labels) for share, task in zip(spec.tasks, tasks, strict=True)
     )
     # A step is taken as it is before it is captured, and the graph's memory is its own.
-    steps = 1 if recipe.dropout else 2
-    learning = steps * recipe.batch * (footprint.kept + _AT_WORK * footprint.largest)
+    times = 1 if recipe.dropout else 2
+    making = BATCHES_AT_ONCE * _IN_THE_MAKING * height * width * channels
+    learning = times * recipe.batch * (footprint.kept + 3 * footprint.largest + making)
     predicting = PREDICTION_BATCH * 3 * footprint.largest
-    # Weights, momenta and gradients; copies in the trunk's precision, and a gradient's parts, of
-    # which the largest has up to half of all weights.
+    # Weights, momenta and gradients; copies in the trunk's precision.
     data = samples * sample
     least = 3 * footprint.weights + data + recipe.batch * footprint.kept
-    most = (4 + PARTS / 2) * footprint.weights + data + max(learning, predicting) + _LIBRARIES
+    most = 4 * footprint.weights + data + max(learning, predicting) + _LIBRARIES
     return Needed(int(least), int(most))
 
 

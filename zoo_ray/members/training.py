@@ -274,20 +274,25 @@ class TrainingSet:
 
     def batches(self, *, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch's steps, from `first` on."""
-        spec, recipe, device = self._spec, self._spec.recipe, self.images.device
-        visited, shifts, heads, targets = self.choices(epoch).to(device)
-        at_once = recipe.batch * BATCHES_AT_ONCE
+        visited, shifts, heads, targets = self.choices(epoch).to(self.images.device)
+        at_once = self._spec.recipe.batch * BATCHES_AT_ONCE
         chunks, skipped = divmod(first, BATCHES_AT_ONCE)
         for start in range(chunks * at_once, len(self), at_once):
             chunk = slice(start, start + at_once)
-            if recipe.crop:
-                images = crop_and_flip(self.images, visited[chunk], shifts.of(chunk))
-            else:
-                images = self.images[visited[chunk]]
-            columns = normalise(images, input_dtype(spec)), heads[chunk], targets[chunk]
-            split = (torch.split(column, recipe.batch) for column in columns)
-            yield from islice(map(Batch._make, zip(*split, strict=True)), skipped, None)
+            chosen = Choices(visited[chunk], shifts.of(chunk), heads[chunk], targets[chunk])
+            yield from islice(self.cut(chosen), skipped, None)
             skipped = 0
+
+    def cut(self, chosen: Choices) -> Iterator[Batch]:
+        """Batches of samples, in their order; the choices are on the device."""
+        recipe = self._spec.recipe
+        if recipe.crop:
+            images = crop_and_flip(self.images, chosen.rows, chosen.shifts)
+        else:
+            images = self.images[chosen.rows]
+        columns = normalise(images, input_dtype(self._spec)), chosen.heads, chosen.targets
+        split = (torch.split(column, recipe.batch) for column in columns)
+        return map(Batch._make, zip(*split, strict=True))
 
 
 def steps_one_by_one(
@@ -311,9 +316,11 @@ def learning_rate(spec: MemberSpec, *, step: int, steps: int) -> float:
 
 
 def _hardware(device: torch.device, spec: MemberSpec) -> dict[str, str]:
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    gpu = None
+    if device.type == "cuda":
+        gpu = f"{torch.cuda.get_device_name(device)}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
     return hardware(
-        device=gpu or f"{processor()} {torch.backends.cpu.get_cpu_capability()}",
+        device=f"{processor()} {torch.backends.cpu.get_cpu_capability()}" if gpu is None else gpu,
         torch_version=torch.__version__,
         kernels=None if spec.recipe.trunk else on_gpu.name(device),
     )

@@ -1,5 +1,6 @@
-"""How networks of ours train on a GPU: with kernels of ours, if Triton compiles for it."""
+"""Whether networks of ours train with kernels of ours: on a GPU that Triton compiles for."""
 
+import logging
 import os
 import threading
 from functools import cache
@@ -8,8 +9,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from zoo_ray.networks import convolution
-from zoo_ray.networks.may_fail import may_fail
+log = logging.getLogger("zoo_ray")
 
 _trying = threading.Lock()
 _MOST = 2**31 - 1  # elements: the kernels count in 32 bits
@@ -21,13 +21,9 @@ def kernels(x: torch.Tensor) -> ModuleType | None:
 
 
 def name(device: torch.device) -> str | None:
-    """What to call all this in the record of what decides bits; None on a processor."""
-    if device.type != "cuda":
-        return None
-    module = _kernels(device)
-    found = ["parts"] if convolution.works(device) else []
-    found += [] if module is None else [f"triton {module.triton.__version__}"]
-    return ", ".join(found) or None
+    """What to call them in the record of what decides bits; None without."""
+    module = _kernels(device) if device.type == "cuda" else None
+    return None if module is None else f"triton {module.triton.__version__}"
 
 
 def _kernels(device: torch.device) -> ModuleType | None:
@@ -39,7 +35,7 @@ def _kernels(device: torch.device) -> ModuleType | None:
 def _tried(device: torch.device) -> ModuleType | None:
     if os.environ.get("TRITON_INTERPRET") == "1":  # whose bits are others, and cannot be captured
         return None
-    with may_fail("Triton does"):
+    try:
         from zoo_ray.networks import triton_norm
 
         # It compiles with a C compiler that may not be there, for GPUs that may be too old.
@@ -50,5 +46,10 @@ def _tried(device: torch.device) -> ModuleType | None:
                 pooled = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
                 y = triton_norm.norm_relu(pooled, norm, pool=False)
                 torch.autograd.grad(y.sum(), x)
-        return triton_norm
-    return None
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        log.warning("Triton does not work here (%s): a fit is slower without", said[0])
+        return None
+    return triton_norm

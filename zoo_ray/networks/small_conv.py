@@ -2,10 +2,9 @@
 
 import torch
 from torch import nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import conv2d, max_pool2d
 
 from zoo_ray.networks import on_gpu
-from zoo_ray.networks.convolution import Conv2d
 from zoo_ray.networks.fused import conv_norm_pool_relu, conv_pool_relu
 
 
@@ -26,10 +25,10 @@ class SmallConv(nn.Module):
         for _ in range(3):
             height, width = (height - 2) // 2, (width - 2) // 2
         self.features = self.WIDTH * height * width
-        self.conv1 = Conv2d(channels, self.WIDTH, 3, bias=False)
-        self.conv2 = Conv2d(self.WIDTH, self.WIDTH, 3)
+        self.conv1 = nn.Conv2d(channels, self.WIDTH, 3, bias=False)
+        self.conv2 = nn.Conv2d(self.WIDTH, self.WIDTH, 3)
         self.norm2 = nn.BatchNorm2d(self.WIDTH)
-        self.conv3 = Conv2d(self.WIDTH, self.WIDTH, 3)
+        self.conv3 = nn.Conv2d(self.WIDTH, self.WIDTH, 3)
         self.norm3 = nn.BatchNorm2d(self.WIDTH)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -45,7 +44,7 @@ class SmallConv(nn.Module):
             x = gpu.pool_relu(x) if gpu else max_pool2d(x, 2).relu_()
             for conv, norm in ((self.conv2, self.norm2), (self.conv3, self.norm3)):
                 if gpu:
-                    x = gpu.norm_relu(conv.convolve(x, None), norm, pool=True, bias=conv.bias)
+                    x = gpu.norm_relu(conv2d(x, conv.weight), norm, pool=True, bias=conv.bias)
                 else:
                     x = max_pool2d(norm(conv(x)), 2).relu_()
         return x.flatten(1)

@@ -5,7 +5,6 @@ from torch import nn
 from torch.nn.functional import dropout
 
 from zoo_ray.networks import on_gpu
-from zoo_ray.networks.convolution import Conv2d
 
 
 class WideResNet(nn.Module):
@@ -56,7 +55,7 @@ class _Block(nn.Module):
         self.conv2 = _conv3(outputs, outputs)
         # Only where the shapes differ: the published code has one in every block, unused.
         self.around = (
-            None if inputs == outputs else Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+            None if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
         )
         self.dropout = dropout
 
@@ -76,5 +75,5 @@ def _norm_relu(x: torch.Tensor, norm: nn.BatchNorm2d) -> torch.Tensor:
     return result
 
 
-def _conv3(inputs: int, outputs: int, *, stride: int = 1) -> Conv2d:
-    return Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+def _conv3(inputs: int, outputs: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
