@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,10 +46,14 @@ def test_a_larger_batch_and_wider_numbers_take_more():
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A GPU that has 1,000 bytes for us, of which 900 are of use to several fits."""
+    """A GPU that has 1,000 bytes for us, of which 900 are of use to several fits, and is busy with
+    80 at work."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (800, 2000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 300)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 100)
+    processors = SimpleNamespace(multi_processor_count=8)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: processors)
+    monkeypatch.setattr(memory, "_BUSY", 10)
     monkeypatch.setattr(memory, "_devices", {})
     monkeypatch.setattr(memory, "WAIT_S", 0.01)
     return "cuda"
@@ -59,29 +64,29 @@ def under_way():
 
 
 def test_a_fit_that_never_fits_is_refused_before_it_begins(gpu):
-    room = memory.room(memory.Needed(1001, 2000), device=gpu, **NONE)
+    room = memory.room(memory.Needed(1001, 2000, 0), device=gpu, **NONE)
     with pytest.raises(OutOfMemory, match=r"0\.0 GB or more .* recipe\.batch"), room:
         pass
     assert under_way() == 0
 
 
 def test_an_estimate_from_above_refuses_nobody_who_is_alone(gpu):
-    with memory.room(memory.Needed(1000, 5000), device=gpu, **NONE):
+    with memory.room(memory.Needed(1000, 5000, 500), device=gpu, **NONE):
         assert under_way() == 1
 
 
 class Beside:
     """A fit in a thread of its own, that asks for room."""
 
-    def __init__(self, needed, device, *, alone=False):
+    def __init__(self, needed, device, *, alone=False, at_work=0):
         self.waits, self.is_in, self.leave = (threading.Event() for _ in range(3))
         self._ask = {"device": device, "alone": alone, "alive": self.waits.set}
-        self._needed = needed
+        self._needed = memory.Needed(needed, needed, at_work)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self):
-        with memory.room(memory.Needed(self._needed, self._needed), **self._ask):
+        with memory.room(self._needed, **self._ask):
             self.is_in.set()
             self.leave.wait(30)
 
@@ -111,6 +116,18 @@ def test_fits_wait_until_there_is_room(gpu):
                 assert third.is_in.wait(30)
                 assert under_way() == 2
     assert under_way() == 0
+
+
+def test_fits_wait_while_others_employ_all_of_a_gpu(gpu):
+    with beside(100, gpu, at_work=50) as first:
+        assert first.is_in.wait(30)
+        with beside(100, gpu, at_work=30) as second:
+            assert second.is_in.wait(30)
+            with beside(100, gpu, at_work=40) as third:
+                assert third.waits.wait(30)
+                assert not third.is_in.is_set()
+                first.end()
+                assert third.is_in.wait(30)
 
 
 def test_a_fit_that_must_be_alone_waits_for_others_and_they_for_it(gpu):
@@ -147,7 +164,7 @@ def test_who_gives_up_waiting_holds_up_nobody(gpu):
 
     with beside(800, gpu) as first:
         assert first.is_in.wait(30)
-        waits = memory.room(memory.Needed(500, 500), device=gpu, alone=False, alive=give_up)
+        waits = memory.room(memory.Needed(500, 500, 0), device=gpu, alone=False, alive=give_up)
         with pytest.raises(CutShort), waits:
             pass
         with beside(100, gpu) as second:

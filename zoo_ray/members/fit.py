@@ -90,7 +90,7 @@ def fit(
         held.enter_context(_memory_errors(spec, device))
         gpus = [torch.device(device)] if torch.device(device).type == "cuda" else []
         if gpus:
-            needed = Needed(0, 0)
+            needed = Needed(0, 0, 0)
             if not spec.recipe.trunk:
                 needed = needed_memory(spec, tasks, alive=wait)
             # CUDA lets nobody draw while somebody captures a graph.
