@@ -62,7 +62,7 @@ TRICKS = {
     "ours_eager": "our steps, one by one",
     "graphs": "+ CUDA graphs",
     "ours": "+ norm, pooling and ReLU as kernels of ours",
-    "free": "the same, but not these, if bits need not come again",
+    "free": "the same, if bits need not come again",
 }
 TOGETHER = (1, 2, 4, 8, 16)
 DEVICE = "cuda"
