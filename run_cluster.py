@@ -264,9 +264,15 @@ def _members_line(result: "StudyResult") -> str:
 def predict(arguments: argparse.Namespace, people: Console) -> int:
     """Ask a stored zoo what images show."""
     from zoo_ray.benchmarks.loose import read_loose
-    from zoo_ray.report.predictions import predictions_file, predictions_table
+    from zoo_ray.report.predictions import (
+        check_predictions_file,
+        predictions_file,
+        predictions_table,
+    )
     from zoo_ray.stored import StoredRun
 
+    if arguments.out is not None:
+        check_predictions_file(arguments.out)
     run = StoredRun(_store(arguments), arguments.run, grown=False)
     task = run.tasks[run.task(arguments.task)]
     loose = read_loose(arguments.images, shape=task.image_shape, scale=arguments.scale)

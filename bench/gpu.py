@@ -15,6 +15,7 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -187,7 +188,7 @@ def _step_s(row: str, network: str, batch: int) -> float:
         if row == "free":  # until the settings are put back
             torch.use_deterministic_algorithms(False)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        _take(taking, 30)
+        _take(taking, 30 if row not in ("graphs", "ours", "free") else _until_captured(batch))
         torch.cuda.synchronize()
         started = time.perf_counter()
         taken = _take(taking, count)
@@ -195,6 +196,11 @@ def _step_s(row: str, network: str, batch: int) -> float:
         took_s = time.perf_counter() - started
     on_gpu.kernels = usual_kernels
     return took_s / taken
+
+
+def _until_captured(batch: int) -> int:
+    """Steps of two epochs: the graph of an epoch's end is captured in the second."""
+    return 2 * math.ceil(sum(len(task.train) for task in _tasks()) / batch)
 
 
 def _take(taking: Iterator[int], steps: int) -> int:
@@ -328,7 +334,7 @@ def together(arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, flo
             rates = {str(count): _in_threads(network, batch, count) for count in TOGETHER}
             print(network, batch, rates, file=sys.stderr)
             if batch == 16:
-                rates |= {f"{count} processes": _in_processes(network, count) for count in (4,)}
+                rates["4 processes"] = _in_processes(network, 4)
             one = rates["1"]
             table[f"{network} {batch}"] = {
                 key: {"steps_per_s": round(rate), "times": round(rate / one, 2)}
@@ -345,7 +351,7 @@ def _in_threads(network: str, batch: int, count: int, seconds: float = 1.5) -> f
     def work(number: int) -> None:
         with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
             taking = _our_steps(network, batch, capture=True, seed=number)
-            _take(taking, 60)
+            _take(taking, _until_captured(batch))
             torch.cuda.current_stream().synchronize()
             ready.wait()
             while not over.is_set():
@@ -369,7 +375,7 @@ def _steady(network: str, batch: int, until: float) -> float:
     """Steps per second of one member, measured up to a time of the clock."""
     with torch_settings(threads=1), torch.cuda.stream(torch.cuda.Stream()):
         taking = _our_steps(network, batch, capture=True)
-        _take(taking, 60)
+        _take(taking, _until_captured(batch))
         torch.cuda.synchronize()
         time.sleep(max(0.0, until - 2.0 - time.time()))  # all begin together
         started, taken = time.perf_counter(), 0

@@ -199,6 +199,7 @@ def test_bad_requests_get_one_line(folder, capsys, tmp_path):
         (["--task", "7" * 5000, tmp_path / "good.png"], "no such task"),
         (["--task", "\x1b[31mred", tmp_path / "good.png"], "no such task"),
         (["--task", "2", "--out", "x.txt", tmp_path / "good.png"], "ends in .csv or .parquet"),
+        (["--task", "2", "--out", "no/x.csv", tmp_path / "nothing"], "(no folder no for it)"),
     ):
         assert ask(folder, *words) == 2
         out, err = capsys.readouterr()

@@ -413,7 +413,7 @@ class WorkersConfig(Section):
     for each of its fits on CPUs."""
     fits: Annotated[int, Field(ge=1, le=32, strict=True)] | Auto = "auto"
     """Fits of one worker at once, in threads; `auto`: up to 8 on a GPU that is the worker's own,
-    else 1. On a GPU they wait for its memory, and while others keep all of it busy; those with
+    else 1. On a GPU they wait for its memory, and where fewer keep all of it busy; those with
     dropout or a network of one's own are fitted one at a time."""
     checkpoint_s: Annotated[Number, Field(gt=0, le=1e6)] = 60.0
     """A fit leaves a checkpoint in the store each time it has gone on for so many seconds."""

@@ -277,8 +277,9 @@ def raises(error):
         raises(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")),
         raises(RuntimeError("CUDA error: out of memory\nCompile with ...")),
         raises(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`")),
+        raises(RuntimeError("GET was unable to find an engine to execute this computation")),
     ],
-    ids=["allocator", "numpy", "GPU", "driver", "library"],
+    ids=["allocator", "numpy", "GPU", "driver", "library", "algorithm"],
 )
 def test_out_of_memory_is_one_line_that_says_what_to_try(monkeypatch, exhaust):
     monkeypatch.setattr(training_module, "normalise", exhaust)
@@ -287,6 +288,24 @@ def test_out_of_memory_is_one_line_that_says_what_to_try(monkeypatch, exhaust):
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, FitFailed)
     assert isinstance(caught.value.__cause__, MemoryError | RuntimeError)
+
+
+def test_a_fit_that_did_with_too_little_memory_is_not_to_be_had(monkeypatch):
+    """As cuDNN does, which then takes other algorithms."""
+    saved, short = [], []
+    monkeypatch.setattr(fit_module, "shortages", lambda _: 3 + len(short))
+
+    def save(checkpoint):
+        saved.append(checkpoint.step)
+        if checkpoint.step == 2:
+            short.append("of memory")
+
+    with pytest.raises(OutOfMemory, match=r"recipe\.batch than 8"):
+        fit(spec=spec_of(TASKS), tasks=TASKS, checkpoint_s=0, on_checkpoint=save)
+    assert saved == [1, 2]
+    with pytest.raises(OutOfMemory, match=r"recipe\.batch than 8"):  # in its last moment
+        fit(spec=spec_of(TASKS), tasks=TASKS, on_progress=lambda _: short.append("again"))
+    fit(spec=spec_of(TASKS), tasks=TASKS)  # what happened before is not its fault
 
 
 def test_another_error_in_a_fit_is_left_as_it_is(monkeypatch):

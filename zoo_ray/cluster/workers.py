@@ -139,7 +139,7 @@ def pull(config: dict[str, Any]) -> None:
     # module too, and start faster without.
     driver = config["driver"]
     try:
-        import zoo_ray.fitting  # noqa: F401
+        from zoo_ray.members.fit import shortages
 
         store = Store(config["store"])
     except Exception as error:  # packages or credentials that this node lacks
@@ -154,23 +154,27 @@ def pull(config: dict[str, Any]) -> None:
     told = FitLog(config["run"])
     if fits == 1:
         _pull(workers[0], config, store, told)
-        return
-    threads = ThreadPoolExecutor(fits)
-    slots = [threads.submit(_pull, worker, config, store, told) for worker in workers]
-    # Where one slot fails the process ends, and is replaced: all of them would fail.
-    for slot in wait(slots, return_when=FIRST_EXCEPTION).done:
-        slot.result()
+    else:
+        threads = ThreadPoolExecutor(fits)
+        slots = [threads.submit(_pull, worker, config, store, told) for worker in workers]
+        # Where one slot fails the process ends, and is replaced: all of them would fail.
+        for slot in wait(slots, return_when=FIRST_EXCEPTION).done:
+            slot.result()
+    if shortages(config["device"]):
+        raise RuntimeError("a GPU had too little memory: a new process takes this one's place")
 
 
 def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) -> None:
-    """A worker's life: lease, fit, publish, until there is nothing left."""
+    """A worker's life: lease, fit, publish, until there is nothing left, or a GPU's memory was too
+    little for once: the bits of this process's fits may be others from then on."""
     from zoo_ray.fitting import fit_from_store
-    from zoo_ray.members.fit import is_device_lost, release_memory
+    from zoo_ray.members.fit import is_device_lost, release_memory, shortages
 
     driver = config["driver"]
     (references,) = config["images"]
     tasks: dict[str, Task] = {}
-    while (wanted := ask(driver.lease, worker)) is not None:
+    device = config["device"]
+    while not shortages(device) and (wanted := ask(driver.lease, worker)) is not None:
         digest = wanted.spec.digest
         told.begin(wanted)
         wants = [share.digest for share in wanted.spec.tasks]
@@ -196,7 +200,7 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
                 spec=wanted.spec,
                 tasks=[tasks[task] for task in wants],
                 store=store,
-                device=config["device"],
+                device=device,
                 checkpoint_s=config["checkpoint_s"],
                 on_progress=report,
             )

@@ -56,10 +56,12 @@ def fit(
         tasks: the tasks of the spec, in its order.
         device: a torch device. The bits depend on its kind.
         on_progress: called about twice a second, predictions included, and at the end of each
-            epoch. It may raise `CutShort`.
+            epoch; on a GPU by as much later as that has been given work ahead. It may raise
+            `CutShort`.
         resume: where to go on; the bits are those of a fit that was never cut short.
         checkpoint_s: a checkpoint is taken each time the fit has gone on for so many seconds since
-            it began, or since the last one was taken; None: never; 0: at every step.
+            it began, or since the last one was taken; None: never; 0: as often as can be, at every
+            step or, of a graph of several, after each graph.
         on_checkpoint: called with each checkpoint, which is the callee's to keep; with one more
             when the fit is cut short, if it had begun.
 
@@ -69,7 +71,7 @@ def fit(
     Raises:
         FitFailed: the loss, or a weight, stopped being a finite number; or a user's own trunk is
             not that of the spec.
-        OutOfMemory: there is not enough memory.
+        OutOfMemory: there is not enough memory, or was not for a moment (see `shortages`).
         CutShort: `on_progress` did.
         Misfit: `resume` is not a checkpoint of such a fit.
         ValueError: the tasks are not those of the spec, or the network does not take their images.
@@ -78,7 +80,17 @@ def fit(
         raise ValueError("the tasks are not those of the spec")
     _keep_freed_memory()
     tell = _Every(_PROGRESS_INTERVAL_S, on_progress)
-    save = _Every(math.inf if checkpoint_s is None else checkpoint_s, on_checkpoint)
+    shortages_before = shortages(device)
+
+    def check_memory() -> None:
+        if shortages(device) > shortages_before:
+            raise MemoryError
+
+    def save_sound(checkpoint: Checkpoint) -> None:
+        check_memory()
+        on_checkpoint(checkpoint)
+
+    save = _Every(math.inf if checkpoint_s is None else checkpoint_s, save_sound)
     epochs_done = 0 if resume is None else len(resume.epoch_losses)
     waiting = FitProgress(epochs_done, spec.recipe.epochs, None)
 
@@ -100,7 +112,9 @@ def fit(
         if is_random(spec):
             held.enter_context(own_generators(gpus, alive=wait))
         # In a function of its own, so that all that it took is free when the room is.
-        return _fit(network, spec, tasks, device=device, resume=resume, tell=tell, save=save)
+        member = _fit(network, spec, tasks, device=device, resume=resume, tell=tell, save=save)
+        check_memory()
+        return member
 
 
 def _fit(
@@ -193,6 +207,18 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+def shortages(device: str) -> int:
+    """How often a GPU has had too little memory for this process.
+
+    For want of it cuDNN takes another algorithm, of other bits, and says nothing; the process keeps
+    to that one.
+    """
+    if torch.device(device).type != "cuda":
+        return 0
+    found: int = torch.cuda.memory_stats(device).get("num_ooms", 0)
+    return found
+
+
 def is_device_lost(error: Exception) -> bool:
     """Whether it is an error of the GPU after which this process can use it no more."""
     return isinstance(error, torch.AcceleratorError)
@@ -205,7 +231,10 @@ def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         # The CPU's allocator and the GPU's libraries raise plain RuntimeErrors.
-        told = "DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"
+        told = (
+            *("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+            "unable to find an engine",  # cuDNN's last word, whether it lacks memory or a way
+        )
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
             words in str(error) for words in told
         ):

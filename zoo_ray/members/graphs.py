@@ -74,8 +74,8 @@ class GraphedSteps:
         self._lrs.copy_(lrs)
         begun, skipped = divmod(first, STEPS_AT_ONCE)
         self._at.fill_(begun)
-        for chunk, samples in islice(enumerate(self._chunks), begun, None):
-            if skipped:  # of a fit that was cut short elsewhere
+        for chunk, samples in enumerate(self._chunks[begun:], begun):
+            if skipped:  # the checkpoint is from chunks of another length
                 self._learn(samples, skipped)
                 skipped = 0
             else:
@@ -145,7 +145,9 @@ def _capture(work: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph | None
                     graph.capture_end()
                 raise
             graph.capture_end()
-        except RuntimeError as error:  # out of memory, too: steps one by one need less
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
             _warn(str(error).splitlines()[0])
             return None
     return graph

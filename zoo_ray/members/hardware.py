@@ -42,9 +42,9 @@ def hardware(*, device: str, torch_version: str, kernels: str | None = None) -> 
     """What decides a fit's bits beside its spec, for the member's record.
 
     Args:
-        device: the GPU's model, or the processor and how torch uses it.
+        device: the GPU's model and cuDNN's version, or the processor and how torch uses it.
         torch_version: of the torch that fitted.
-        kernels: how networks of ours train, on a GPU.
+        kernels: what compiled those of ours, on a GPU.
     """
     # These make oneDNN, hence convolutions, use less of the processor than it has.
     limits = {key: os.environ[key] for key in ("ONEDNN_MAX_CPU_ISA",) if key in os.environ}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo_ray.members.augment import PAD
+from zoo_ray.members.graphs import STEPS_AT_ONCE
 from zoo_ray.members.member import OutOfMemory
 from zoo_ray.members.predict import PREDICTION_BATCH, WAIT_S, own_generators
 from zoo_ray.members.spec import MemberSpec
@@ -23,11 +24,12 @@ from zoo_ray.task import Task
 _LIBRARIES = 192 << 20
 # Memory is taken in blocks, so what is free is not all of use.
 _USABLE = 0.9
-# Of what steps keep for their way back, for each of a GPU's processors: with so much at work one
-# more fit gains nothing. An H200 does most with 16 small networks or WRN-16-4 of batch 16, the most
-# that were tried, and with 8 and 2 of batch 128: 0.1, 0.5, 0.4 and 0.5 GB.
+# Bytes that steps keep for their way back, for each of a GPU's processors: beyond so many one more
+# fit gains nothing. An H200 does most with 16 small networks or WRN-16-4 of batch 16, the most that
+# were tried, and with 8 and 2 of batch 128: 0.1, 0.5, 0.4 and 0.5 GB in bfloat16.
 _BUSY = 4 << 20
-# A byte of an image, while batches are made: cropped, flipped, whichever, in float32, in bfloat16.
+# Bytes for each byte of an image while batches are made: 1 cropped, 1 flipped, 1 of these two, 4 in
+# float32, 2 in bfloat16.
 _IN_THE_MAKING = 9
 _CHOICES_BYTES = 2 * 6 * 8  # of a sample, in the epoch that is learnt and in the next one
 # A larger image is counted by its pixels: to try it would take a processor minutes. A much smaller
@@ -94,9 +96,9 @@ def needed_memory(
     samples = sum(
         share.samples(task.train.labels) for share, task in zip(spec.tasks, tasks, strict=True)
     )
-    # A step is taken as it is before it is captured, and the graph's memory is its own.
-    times = 1 if recipe.dropout else 2
-    making = BATCHES_AT_ONCE * _IN_THE_MAKING * height * width * channels
+    # Steps are taken as they are before they are captured, and the graph's memory is its own.
+    times, at_once = (1, BATCHES_AT_ONCE) if recipe.dropout else (2, STEPS_AT_ONCE)
+    making = at_once * _IN_THE_MAKING * height * width * channels
     learning = times * recipe.batch * (footprint.kept + 3 * footprint.largest + making)
     predicting = PREDICTION_BATCH * 3 * footprint.largest
     # Weights, momenta and gradients; copies in the trunk's precision.

@@ -46,8 +46,7 @@ class Batch(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """How an epoch goes, sample by sample in the order in which it visits them, in the machine's
-    memory.
+    """How an epoch goes, or a part of it, sample by sample in the order in which it visits them.
 
     Attributes:
         rows: int64: of the training samples.
@@ -266,7 +265,7 @@ class TrainingSet:
         return len(self.targets)
 
     def choices(self, epoch: int) -> Choices:
-        """How an epoch goes."""
+        """How an epoch goes, in the machine's memory."""
         seed, samples, flip = self._spec.seed, len(self), self._spec.recipe.flip
         rows = torch.from_numpy(epoch_order(seed=seed, epoch=epoch, samples=samples))
         shifts = epoch_shifts(seed=seed, epoch=epoch, samples=samples, flip=flip)
@@ -316,11 +315,13 @@ def learning_rate(spec: MemberSpec, *, step: int, steps: int) -> float:
 
 
 def _hardware(device: torch.device, spec: MemberSpec) -> dict[str, str]:
-    gpu = None
     if device.type == "cuda":
-        gpu = f"{torch.cuda.get_device_name(device)}, cuDNN {torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        name = f"{torch.cuda.get_device_name(device)}, cuDNN {cudnn}"
+    else:
+        name = f"{processor()} {torch.backends.cpu.get_cpu_capability()}"
     return hardware(
-        device=f"{processor()} {torch.backends.cpu.get_cpu_capability()}" if gpu is None else gpu,
+        device=name,
         torch_version=torch.__version__,
         kernels=None if spec.recipe.trunk else on_gpu.name(device),
     )

@@ -1,5 +1,6 @@
 """Predictions, for people and for programs."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,19 @@ def predictions_table(
     return table
 
 
+def check_predictions_file(file: str) -> None:
+    """Tell before there are predictions what `predictions_file` would tell of its path then.
+
+    Raises:
+        UserError: it has another ending, or its folder is not there or cannot be written to.
+    """
+    path = Path(file)
+    if path.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out {file}: a file's name ends in .csv or .parquet")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--out {file}: cannot be written (no folder {path.parent} for it)")
+
+
 def predictions_file(
     file: str, names: Sequence[str], classes: Sequence[str], probabilities: Floats
 ) -> None:
@@ -50,8 +64,9 @@ def predictions_file(
         names, classes, probabilities: as of `predictions_table`.
 
     Raises:
-        UserError: it has another ending, or cannot be written.
+        UserError: it cannot be written, or as of `check_predictions_file`.
     """
+    check_predictions_file(file)
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
@@ -60,12 +75,9 @@ def predictions_file(
     columns = [pa.array(names), pa.array(likeliest), *map(pa.array, probabilities.T)]
     # Two classes may have one name, and a class may be called "image".
     table = pa.Table.from_arrays(columns, names=["image", "class", *(f"p: {c}" for c in classes)])
-    kind = Path(file).suffix
-    if kind not in (".csv", ".parquet"):
-        raise UserError(f"--out {file}: a file's name ends in .csv or .parquet")
     try:
         with whole_file(Path(file)) as out:
-            write = pyarrow.csv.write_csv if kind == ".csv" else pq.write_table
+            write = pyarrow.csv.write_csv if file.endswith(".csv") else pq.write_table
             write(table, out)
     except OSError as error:
         reason = error.strerror or error
