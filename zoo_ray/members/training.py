@@ -323,7 +323,7 @@ def _hardware(device: torch.device, spec: MemberSpec) -> dict[str, str]:
     return hardware(
         device=name,
         torch_version=torch.__version__,
-        kernels=None if spec.recipe.trunk else on_gpu.name(device),
+        kernels=None if spec.recipe.trunk else on_gpu.name(device, input_dtype(spec)),
     )
 
 

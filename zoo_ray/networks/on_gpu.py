@@ -17,35 +17,35 @@ _MOST = 2**31 - 1  # elements: the kernels count in 32 bits
 
 def kernels(x: torch.Tensor) -> ModuleType | None:
     """`zoo_ray.networks.triton_norm`, if it takes a tensor; None: torch's own operators do."""
-    return _kernels(x.device) if x.is_cuda and x.numel() <= _MOST else None
+    return _kernels(x.device, x.dtype) if x.is_cuda and x.numel() <= _MOST else None
 
 
-def name(device: torch.device) -> str | None:
-    """What to call them in the record of what decides bits; None without."""
-    module = _kernels(device) if device.type == "cuda" else None
+def name(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What to call those of a precision in the record of what decides bits; None without."""
+    module = _kernels(device, dtype) if device.type == "cuda" else None
     return None if module is None else f"triton {module.triton.__version__}"
 
 
-def _kernels(device: torch.device) -> ModuleType | None:
+def _kernels(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     with _trying:  # by one thread
-        return _tried(device)
+        return _tried(device, dtype)
 
 
 @cache
-def _tried(device: torch.device) -> ModuleType | None:
+def _tried(device: torch.device, dtype: torch.dtype) -> ModuleType | None:
     if os.environ.get("TRITON_INTERPRET") == "1":  # whose bits are others, and cannot be captured
         return None
     try:
         from zoo_ray.networks import triton_norm
 
-        # It compiles with a C compiler that may not be there, for GPUs that may be too old.
+        # It compiles with a C compiler that may not be there, for GPUs that may be too old; for
+        # each precision some seconds.
         norm = nn.BatchNorm2d(16, device=device)
-        for dtype in (torch.float32, torch.bfloat16):
-            with torch.enable_grad():
-                x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype, requires_grad=True)
-                pooled = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
-                y = triton_norm.norm_relu(pooled, norm, pool=False)
-                torch.autograd.grad(y.sum(), x)
+        with torch.enable_grad():
+            x = torch.ones(2, 16, 4, 4, device=device, dtype=dtype, requires_grad=True)
+            pooled = triton_norm.norm_relu(triton_norm.pool_relu(x), norm, pool=True)
+            y = triton_norm.norm_relu(pooled, norm, pool=False)
+            torch.autograd.grad(y.sum(), x)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
