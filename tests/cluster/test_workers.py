@@ -1,4 +1,4 @@
-"""A worker's life, without Ray: what it does once its GPU had too little memory."""
+"""A worker's life, without Ray: what it does about its GPU's memory."""
 
 from types import SimpleNamespace
 
@@ -8,6 +8,7 @@ from test_leases import wanted, worker
 import zoo_ray.cluster.workers as workers_module
 import zoo_ray.fitting as fitting_module
 import zoo_ray.members.fit as fit_module
+import zoo_ray.members.memory as memory_module
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import OutOfMemory
 
@@ -55,6 +56,13 @@ def test_it_tells_of_the_fit_and_makes_room_for_another_process(pulled):
     assert failed[:2] == ("failed", wanted(1).spec.digest)
     assert isinstance(failed[2], FailedFit)
     assert failed[2].out_of_memory
+
+
+def test_it_takes_no_fit_that_would_wait_for_another(pulled, monkeypatch):
+    waiting = [True, True, False]
+    monkeypatch.setattr(memory_module, "is_full", lambda _: waiting.pop(0))
+    assert [method for method, *_ in pulled(1)] == ["lease", "failed"]
+    assert waiting == []
 
 
 def test_no_thread_of_it_begins_another_fit(pulled):

@@ -112,8 +112,10 @@ def test_fits_wait_until_there_is_room(gpu):
             with beside(200, gpu) as third:
                 assert third.waits.wait(30)
                 assert not third.is_in.is_set()
+                assert memory.is_full(gpu)
                 first.end()
                 assert third.is_in.wait(30)
+                assert not memory.is_full(gpu)
                 assert under_way() == 2
     assert under_way() == 0
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 import uuid
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any
@@ -30,6 +31,7 @@ from zoo_ray.task import Task
 WORKER_RESTARTS = 1000
 GROUP_START_FAILURES = 10
 GROUP_RESTARTS = 10
+_FULL_S = 0.2  # how often a thread looks whether its GPU has room again
 # Train's guard of reserved places asks whether the controller lives. By default it asks the cluster
 # that was last started on this machine, and if that is another one it ends all workers.
 ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
@@ -169,12 +171,19 @@ def _pull(worker: Worker, config: dict[str, Any], store: Store, told: FitLog) ->
     little for once: the bits of this process's fits may be others from then on."""
     from zoo_ray.fitting import fit_from_store
     from zoo_ray.members.fit import is_device_lost, release_memory, shortages
+    from zoo_ray.members.memory import is_full
 
     driver = config["driver"]
     (references,) = config["images"]
     tasks: dict[str, Task] = {}
     device = config["device"]
-    while not shortages(device) and (wanted := ask(driver.lease, worker)) is not None:
+    while not shortages(device):
+        if is_full(device):  # what would wait here, too, is better off with another worker
+            time.sleep(_FULL_S)
+            continue
+        wanted = ask(driver.lease, worker)
+        if wanted is None:
+            break
         digest = wanted.spec.digest
         told.begin(wanted)
         wants = [share.digest for share in wanted.spec.tasks]

@@ -149,6 +149,11 @@ def room(needed: Needed, *, device: str, alone: bool, alive: Callable[[], None])
             here.changed.notify_all()
 
 
+def is_full(device: str) -> bool:
+    """Whether a fit of this process waits for room."""
+    return bool(_device(device).waiting)
+
+
 def _enter(here: _Device, needed: Needed, *, device: str, alone: bool) -> None:
     if not here.fits:  # other processes may share it, and come and go
         free, _ = torch.cuda.mem_get_info(device)
