@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from processes import pids_of  # noqa: E402
+from processes import free_ports, pids_of  # noqa: E402
 
 FAULTS = ("worker", "driver", "entrypoint", "node")
 # Digits, as they need no files; checkpoints every second.
@@ -91,6 +91,7 @@ class Arena:
             head_node_args={
                 "num_cpus": 1,
                 "include_dashboard": True,
+                "dashboard_port": free_ports(1)[0],
                 "object_store_memory": 200_000_000,
             },
         )
