@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import descendants, lives
+from processes import descendants, lives, wait_until
 
 from zoo_ray.stops import clean_stops
 
@@ -88,6 +88,8 @@ def train(tmp_path, *, workers):
 def test_a_run_in_one_process_stops_and_goes_on(tmp_path, number):
     terminal = Terminal(*train(tmp_path, workers=0))
     terminal.wait_for(FITTING, seconds=60)
+    # The second epoch may begin before a checkpoint is due.
+    wait_until(lambda: list(tmp_path.glob("progress/*/*.safetensors")))
     took_s, last = stop(terminal, number)
     assert took_s < ENDS_WITHIN_S
     assert re.search(r"stopped; to go on: python .*run_cluster\.py train configs/quickstart", last)
