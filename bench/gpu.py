@@ -176,22 +176,22 @@ def steps(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def _step_s(row: str, network: str, batch: int) -> float:
-    is_ours = row in ("ours_eager", "graphs", "ours", "free")
+    is_graphed = row in ("graphs", "ours", "free")
+    is_ours = is_graphed or row == "ours_eager"
     on_gpu.kernels = usual_kernels if row in ("ours", "free") else lambda _: None
     if is_ours:
-        taking = _our_steps(network, batch, capture=row != "ours_eager")
-        count = 60 if row == "ours_eager" else 1000
+        taking = _our_steps(network, batch, capture=is_graphed)
     else:
-        taking, count = _plain_steps(row, network, batch), 60
+        taking = _plain_steps(row, network, batch)
     settings = torch_settings(threads=1) if is_ours else nullcontext()
     with settings, torch.cuda.stream(torch.cuda.Stream()):
         if row == "free":  # until the settings are put back
             torch.use_deterministic_algorithms(False)
             torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
-        _take(taking, 30 if row not in ("graphs", "ours", "free") else _until_captured(batch))
+        _take(taking, _until_captured(batch) if is_graphed else 30)
         torch.cuda.synchronize()
         started = time.perf_counter()
-        taken = _take(taking, count)
+        taken = _take(taking, 1000 if is_graphed else 60)
         torch.cuda.synchronize()
         took_s = time.perf_counter() - started
     on_gpu.kernels = usual_kernels

@@ -12,7 +12,7 @@ import zoo_ray.members.memory as memory_module
 from zoo_ray.failures import FailedFit
 from zoo_ray.members.member import OutOfMemory
 
-DRIVER = SimpleNamespace(lease="lease", failed="failed", published="published")
+DRIVER = SimpleNamespace(lease="lease", failed="failed")
 
 
 @pytest.fixture

@@ -232,7 +232,9 @@ def _memory_errors(spec: MemberSpec, device: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         # The CPU's allocator and the GPU's libraries raise plain RuntimeErrors.
         told = (
-            *("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED"),
+            "DefaultCPUAllocator",
+            "CUDA error: out of memory",
+            "STATUS_ALLOC_FAILED",
             "unable to find an engine",  # cuDNN's last word, whether it lacks memory or a way
         )
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(

@@ -59,6 +59,15 @@ class Choices(NamedTuple):
     heads: torch.Tensor
     targets: torch.Tensor
 
+    def of(self, samples: slice) -> "Choices":
+        """Those of some of the samples."""
+        return Choices(
+            rows=self.rows[samples],
+            shifts=self.shifts.of(samples),
+            heads=self.heads[samples],
+            targets=self.targets[samples],
+        )
+
     def to(self, device: torch.device) -> "Choices":
         """The same on a device."""
         return Choices(
@@ -273,13 +282,12 @@ class TrainingSet:
 
     def batches(self, *, epoch: int, first: int) -> Iterator[Batch]:
         """The batches of an epoch's steps, from `first` on."""
-        visited, shifts, heads, targets = self.choices(epoch).to(self.images.device)
+        chosen = self.choices(epoch).to(self.images.device)
         at_once = self._spec.recipe.batch * BATCHES_AT_ONCE
         chunks, skipped = divmod(first, BATCHES_AT_ONCE)
         for start in range(chunks * at_once, len(self), at_once):
-            chunk = slice(start, start + at_once)
-            chosen = Choices(visited[chunk], shifts.of(chunk), heads[chunk], targets[chunk])
-            yield from islice(self.cut(chosen), skipped, None)
+            chunk = chosen.of(slice(start, start + at_once))
+            yield from islice(self.cut(chunk), skipped, None)
             skipped = 0
 
     def cut(self, chosen: Choices) -> Iterator[Batch]:
